@@ -1,0 +1,1 @@
+"""Models that score text; nothing else of this project is imported here."""

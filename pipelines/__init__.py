@@ -1,0 +1,1 @@
+"""From raw crawls to training shards: Spark stages, their ledger and the shard format (never loads torch)."""

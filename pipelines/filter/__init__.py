@@ -1,0 +1,1 @@
+"""URL, language and quality: measures first, decisions after."""

@@ -1,0 +1,1 @@
+"""Readers: WARC, JSONL, Parquet and plain text become records."""

@@ -1,0 +1,293 @@
+"""A recipe is the data flow: inputs, the stages in order, then tokenizer, shards and schedule.
+
+    def demo() -> Recipe:
+        return Recipe(
+            name="demo",
+            inputs=(Input("web", "examples/crawl/*.warc.gz", read_warc, WarcConfig()),),
+            stages=(Stage(extract, ExtractConfig()), Stage(identify_language, LanguageConfig()), ...),
+            ...
+        )
+
+A *batch stage* `(pa.RecordBatch, cfg) -> pa.RecordBatch` returns the same rows in the same order, with columns added and
+decisions marked (`schema.drop`, `schema.quarantine`). A *table stage* `(DataFrame, cfg) -> DataFrame` may shuffle, and marks
+decisions too. A *reader* `(path, source, cfg) -> batches of RECORD` is where rows come from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from pipelines.errors import UserError
+
+Kind = Literal["reader", "batch", "table"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the engine must know of a stage function before it runs it."""
+
+    name: str
+    kind: Kind
+    version: int  # raised when the same config comes to mean something else
+    adds: pa.Schema  # columns the stage adds (or gives another type)
+    removes: tuple[str, ...]  # columns that go no further
+
+
+def _stage(kind: Kind, name: str | None, version: int, adds: pa.Schema | None, removes: tuple[str, ...]) -> Callable[..., Any]:
+    def mark(function: Callable[..., Any]) -> Callable[..., Any]:
+        spec = Spec(name or function.__name__, kind, version, adds or pa.schema([]), removes)
+        function.spec = spec  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def reader(*, version: int = 1, name: str | None = None) -> Callable[..., Any]:
+    """Mark `(path: str, source: str, cfg) -> Iterator[pa.RecordBatch]` of schema RECORD + DECISION as a reader."""
+    return _stage("reader", name, version, None, ())
+
+
+def batch_stage(
+    *, version: int = 1, name: str | None = None, adds: pa.Schema | None = None, removes: tuple[str, ...] = ()
+) -> Callable[..., Any]:
+    """Mark `(pa.RecordBatch, cfg) -> pa.RecordBatch` as a batch stage."""
+    return _stage("batch", name, version, adds, removes)
+
+
+def table_stage(
+    *, version: int = 1, name: str | None = None, adds: pa.Schema | None = None, removes: tuple[str, ...] = ()
+) -> Callable[..., Any]:
+    """Mark `(DataFrame, cfg) -> DataFrame` as a table stage; it returns every row, with the DECISION columns."""
+    return _stage("table", name, version, adds, removes)
+
+
+@dataclass(frozen=True)
+class Input:
+    """Files of one source. `paths`: files, folders or globs; each must match something when the run starts."""
+
+    source: str
+    paths: str | tuple[str, ...]
+    read: Callable[..., Any]
+    cfg: Any
+
+    @property
+    def spec(self) -> Spec:
+        """The reader's spec."""
+        return spec_of(self.read)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the flow: a marked function and its frozen config.
+
+    `name` distinguishes two uses of one function; `checkpoint` ends the fused pass here, so that what comes before is not
+    done again when a later config changes (after an expensive stage). Table stages always end the pass.
+    """
+
+    run: Callable[..., Any]
+    cfg: Any
+    name: str = ""
+    checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", spec_of(self.run).name)
+
+    @property
+    def spec(self) -> Spec:
+        """The function's spec."""
+        return spec_of(self.run)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole way from inputs to a compiled schedule. `tokenizer`, `shards` and `schedule` may be None: the run ends before."""
+
+    name: str
+    inputs: tuple[Input, ...]
+    stages: tuple[Stage, ...]
+    tokenizer: Any = None
+    shards: Any = None
+    schedule: Any = None
+    doc: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        names = [i.source for i in self.inputs] + ["tokenizer", "shards", "schedule", "read"]
+        for stage in self.stages:
+            if stage.name in names:
+                raise ValueError(f"recipe {self.name!r} uses the name {stage.name!r} twice; give one Stage(..., name=...)")
+            names.append(stage.name)
+        for later, earlier in (("shards", "tokenizer"), ("schedule", "shards")):
+            if getattr(self, later) is not None and getattr(self, earlier) is None:
+                raise ValueError(f"recipe {self.name!r} has {later} without {earlier}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is materialised once: one fused pass of batch stages, or one table stage."""
+
+    index: int
+    stages: tuple[Stage, ...]  # empty for a pass that only reads
+    inputs: tuple[Input, ...]  # not empty for the first step only
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """The last stage names the step."""
+        return self.stages[-1].name if self.stages else "read"
+
+    @property
+    def directory(self) -> str:
+        """`NN-stage-FINGERPRINT` below OUT."""
+        return f"{self.index:02d}-{self.name}-{self.fingerprint}"
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Stages whose counts this step's ledger holds, in order."""
+        return (("read",) if self.inputs else ()) + tuple(s.name for s in self.stages)
+
+
+def spec_of(function: Callable[..., Any]) -> Spec:
+    """The spec of a marked function. Raises TypeError for an unmarked one."""
+    spec = getattr(function, "spec", None)
+    if not isinstance(spec, Spec):
+        raise TypeError(f"{function!r} is not a stage; mark it with @batch_stage, @table_stage or @reader (pipelines.recipe)")
+    return spec
+
+
+def config_dict(cfg: Any) -> Any:
+    """A config as plain JSON values: dataclasses become objects, tuples lists, functions their qualified names."""
+    if dataclasses.is_dataclass(cfg) and not isinstance(cfg, type):
+        return {f.name: config_dict(getattr(cfg, f.name)) for f in dataclasses.fields(cfg) if f.compare}
+    if isinstance(cfg, dict):
+        return {str(k): config_dict(v) for k, v in sorted(cfg.items(), key=lambda kv: str(kv[0]))}
+    if isinstance(cfg, (list, tuple)):
+        return [config_dict(v) for v in cfg]
+    if isinstance(cfg, (set, frozenset)):
+        return sorted(config_dict(v) for v in cfg)
+    if callable(cfg):
+        return f"{cfg.__module__}:{cfg.__qualname__}"
+    return cfg
+
+
+def fingerprint(*parts: Any) -> str:
+    """12 hex digits of the SHA-256 of the parts as canonical JSON."""
+    text = json.dumps(config_dict(parts), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def steps(recipe: Recipe, files: list[dict[str, Any]]) -> tuple[Step, ...]:
+    """Fuse consecutive batch stages into passes; a step's fingerprint covers its configs, its input files and all upstream.
+
+    `files`: one object a input file (source, path, bytes, mtime_ns), in any order.
+    """
+    known = sorted((f["source"], f["path"], f["bytes"], f["mtime_ns"]) for f in files)
+    readers = [(i.source, i.spec.name, i.spec.version, i.cfg) for i in recipe.inputs]
+    upstream = fingerprint("read", readers, known)
+    result: list[Step] = []
+    inputs, group = recipe.inputs, list[Stage]()
+
+    def close() -> None:
+        nonlocal inputs, upstream
+        upstream = fingerprint(upstream, [(s.name, s.spec.name, s.spec.version, s.cfg) for s in group])
+        result.append(Step(len(result), tuple(group), inputs, upstream))
+        group.clear()
+        inputs = ()
+
+    for stage in recipe.stages:
+        if stage.spec.kind == "table":
+            if group or inputs:
+                close()
+            group.append(stage)
+            close()
+        else:
+            group.append(stage)
+            if stage.checkpoint:
+                close()
+    if group or inputs:
+        close()
+    return tuple(result)
+
+
+def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
+    """The recipe with `STAGE.FIELD=VALUE` applied (VALUE is JSON, or a plain string where it is not). Raises UserError."""
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        owner, dot, name = path.partition(".")
+        if not (equals and dot and name):
+            raise UserError(f"--set {setting!r} is not STAGE.FIELD=VALUE, e.g. --set near_duplicates.threshold=0.8")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        if owner in ("tokenizer", "shards", "schedule"):
+            recipe = replace(recipe, **{owner: _set(getattr(recipe, owner), name, value, setting)})
+            continue
+        owners = {s.name: s for s in recipe.stages} | {i.source: i for i in recipe.inputs}
+        if owner not in owners:
+            known = ", ".join([*owners, "tokenizer", "shards", "schedule"])
+            raise UserError(f"--set {setting!r}: recipe {recipe.name!r} has no stage {owner!r}; it has {known}")
+        if name == "paths" and isinstance(owners[owner], Input):
+            new: Any = replace(owners[owner], paths=tuple(value) if isinstance(value, list) else value)
+        else:
+            new = replace(owners[owner], cfg=_set(owners[owner].cfg, name, value, setting))
+        recipe = replace(
+            recipe,
+            stages=tuple(new if s is owners[owner] else s for s in recipe.stages),
+            inputs=tuple(new if i is owners[owner] else i for i in recipe.inputs),
+        )
+    return recipe
+
+
+def _set(cfg: Any, path: str, value: Any, setting: str) -> Any:
+    name, _, rest = path.partition(".")
+    fields = {f.name for f in dataclasses.fields(cfg)} if dataclasses.is_dataclass(cfg) else set()
+    if name not in fields:
+        raise UserError(f"--set {setting!r}: {type(cfg).__name__} has no field {name!r}; it has {', '.join(sorted(fields))}")
+    old = getattr(cfg, name)
+    if rest:
+        value = _set(old, rest, value, setting)
+    elif isinstance(value, list) and isinstance(old, tuple):
+        value = tuple(value)
+    elif isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    elif old is not None and type(old) is not type(value) and value is not None:
+        raise UserError(f"--set {setting!r}: {name} is {type(old).__name__} {old!r}, not {type(value).__name__} {value!r}")
+    try:
+        return replace(cfg, **{name: value})
+    except ValueError as error:
+        raise UserError(f"--set {setting!r}: {error}") from error
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by its name in `pipelines/recipes`, or `path/to/file.py:function`. Raises UserError if there is none."""
+    if ":" in name:
+        path, _, function = name.rpartition(":")
+        if not Path(path).is_file():
+            raise UserError(f"recipe {name!r}: there is no file {path!r}; write path/to/file.py:function")
+        module_spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+        assert module_spec is not None and module_spec.loader is not None
+        module = importlib.util.module_from_spec(module_spec)
+        module_spec.loader.exec_module(module)
+    else:
+        folder = Path(__file__).parent / "recipes"
+        known = sorted(p.stem for p in folder.glob("*.py") if p.stem != "__init__")
+        if name not in known:
+            raise UserError(f"there is no recipe {name!r}; known are {', '.join(known)}, or write path/to/file.py:function")
+        module, function = importlib.import_module(f"pipelines.recipes.{name}"), name
+    make = getattr(module, function, None)
+    if make is None:
+        raise UserError(f"recipe {name!r}: {module.__name__} has no function {function!r}")
+    recipe = make()
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"recipe {name!r} returned {type(recipe).__name__}, not a Recipe")
+    return replace(recipe, doc=recipe.doc or (make.__doc__ or "").strip())

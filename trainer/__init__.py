@@ -1,0 +1,1 @@
+"""From shards to weights: an Accelerate-based FSDP trainer (never loads pyspark)."""

@@ -1,0 +1,1 @@
+"""Training recipes: functions that return a frozen TrainConfig."""
