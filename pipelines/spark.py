@@ -1,0 +1,260 @@
+"""Spark at one place: the session, the one mapInArrow adapter, table input and output.
+
+    files -> [ reader | batch stage | batch stage ... ] -> rows with an outcome -> Parquet
+             `---------- one pass, one mapInArrow ----'
+
+`flow` is that pass without Spark: a generator from batches to batches, so that every stage can be tried without a JVM.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import UserError
+from pipelines.java import ensure_java
+from pipelines.recipe import Input, Stage, Step
+from pipelines.schema import DECISION, DROPPED, KEPT, OUTCOME, QUARANTINED, RECORD, quarantine, record_batch, undecided, with_decision
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+BATCH_BYTES = 64 << 20  # an Arrow batch between the JVM and Python, or between two stages
+Count = Callable[[str, int, float], None]  # (stage, rows in, seconds)
+
+# What a reader's input rows are: one a file.
+FILES = pa.schema([("source", pa.string()), ("path", pa.string()), ("bytes", pa.int64())])
+
+
+def session(master: str | None = None, *, app: str = "headrace", settings: Mapping[str, str] | None = None) -> SparkSession:
+    """The Spark session: local mode unless `master` (or spark-submit) names a cluster.
+
+    Local mode brings its own Java where the machine has none (`pipelines.java`), runs the workers with this Python, and keeps
+    the shuffle small. Settings of spark-submit win over ours.
+    """
+    from pyspark import SparkConf
+    from pyspark.sql import SparkSession
+
+    given = SparkConf()
+    master = master or given.get("spark.master", None) or f"local[{os.cpu_count()}]"
+    conf = {
+        "spark.sql.session.timeZone": "UTC",
+        # Spark bounds Arrow batches by rows only (10,000: 1.4 GB of pages); bound them by bytes as well
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "2000",
+        "spark.sql.execution.arrow.maxBytesPerBatch": str(BATCH_BYTES),
+        "spark.sql.parquet.compression.codec": "zstd",
+        # rows of three outcomes go to three folders without a sort of the text before the write
+        "spark.sql.maxConcurrentOutputFileWriters": "16",
+        "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.execution.pyspark.udf.faulthandler.enabled": "true",
+    }
+    if master.startswith("local"):
+        ensure_java()
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else the first python3 on the PATH runs the workers
+        conf |= {
+            "spark.driver.memory": "2g",
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.ui.enabled": "false",
+            "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1)),
+            "spark.log.level": "ERROR",
+        }
+    builder = SparkSession.builder.master(master).appName(app)
+    for key, value in (conf | dict(settings or {})).items():
+        if not given.contains(key):
+            builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+# --- the pass -----------------------------------------------------------------------------------------------------------
+
+
+def step_schema(step: Step, before: pa.Schema) -> pa.Schema:
+    """The schema of a step's table, given that of the table it reads (RECORD for the first): columns, decision, outcome."""
+    schema = before
+    for stage in step.stages:
+        schema = stage_schema(schema, stage)
+    return pa.schema([*schema, *DECISION, *OUTCOME])
+
+
+def stage_schema(before: pa.Schema, stage: Stage) -> pa.Schema:
+    """The columns a row has after a stage: `before` less what the stage removes, plus what it adds."""
+    added = {f.name for f in stage.spec.adds}
+    kept = [f for f in before if f.name not in added and f.name not in stage.spec.removes]
+    return pa.schema([*kept, *stage.spec.adds])
+
+
+def row_schema(table: pa.Schema) -> pa.Schema:
+    """The columns of the rows that go on: a step's table without decision and outcome."""
+    gone = {*DECISION.names, *OUTCOME.names}
+    return pa.schema([f for f in table if f.name not in gone])
+
+
+def flow(batches: Iterator[pa.RecordBatch], stages: tuple[Stage, ...], schema: pa.Schema, count: Count) -> Iterator[pa.RecordBatch]:
+    """Send batches through batch stages; yield every row once, with its outcome and the stage that decided it.
+
+    `schema` is that of the result (`step_schema`). Raises RuntimeError if a stage loses, adds or reorders rows.
+    """
+    for whole in batches:
+        for batch in _pieces(whole):
+            name = "read"
+            for stage in stages:
+                batch, *decided = _split(batch, name)
+                yield from (_conform(d, schema) for d in decided if d.num_rows)
+                if batch.num_rows == 0:
+                    break
+                name = stage.name
+                started = time.perf_counter()
+                batch = _run_stage(stage, batch)
+                count(name, batch.num_rows, time.perf_counter() - started)
+            yield from (_conform(part, schema) for part in _split(batch, name) if part.num_rows)
+
+
+def read_flow(rows: Iterator[pa.RecordBatch], inputs: tuple[Input, ...], count: Count) -> Iterator[pa.RecordBatch]:
+    """Batches of RECORD + DECISION from FILES rows. A file whose reader fails is quarantined from where the reader stood."""
+    by_source = {i.source: i for i in inputs}
+    for files in rows:
+        for file in files.to_pylist():
+            used = by_source[file["source"]]
+            end, started = 0, time.perf_counter()
+            try:
+                for batch in used.read(file["path"], file["source"], used.cfg):
+                    if batch.num_rows:
+                        end = max(end, pc.max(pc.add(batch["offset"], batch["length"])).as_py() or 0)
+                    count("read", batch.num_rows, time.perf_counter() - started)
+                    yield batch
+                    started = time.perf_counter()
+            except (OSError, EOFError, ValueError, pa.ArrowException) as error:
+                rest = {"source": file["source"], "file": file["path"], "offset": end, "length": max(file["bytes"] - end, 0)}
+                row = record_batch({k: [v] for k, v in rest.items()}, RECORD)
+                count("read", 1, time.perf_counter() - started)
+                yield quarantine(row, [True], type(error).__name__, str(error))
+
+
+def _run_stage(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
+    expected = pa.schema([*stage_schema(batch.schema, stage), *DECISION])
+    try:
+        result = stage.run(batch, stage.cfg)
+    except (UserError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # a document breaks the stage: find it, quarantine it, keep the others
+        if batch.num_rows > 1:
+            half = batch.num_rows // 2
+            parts = [_run_stage(stage, batch.slice(0, half)), _run_stage(stage, batch.slice(half))]
+            return pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
+        return _conform(quarantine(batch, [True], type(error).__name__, str(error)), expected)
+    if result.num_rows != batch.num_rows or not result["doc_id"].equals(batch["doc_id"]):
+        raise RuntimeError(
+            f"stage {stage.name!r} returned {result.num_rows} rows for {batch.num_rows}, or in another order; "
+            "a batch stage marks rows (schema.drop, schema.quarantine) and never removes or moves one"
+        )
+    return _conform(with_decision(result), expected)
+
+
+def _split(batch: pa.RecordBatch, stage: str) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch]:
+    """(kept, dropped, quarantined) rows of a batch that carries DECISION columns or none; all get outcome and stage."""
+    batch = with_decision(batch)
+    bad = pc.is_valid(batch["error_class"])
+    gone = pc.and_(pc.is_valid(batch["drop_rule"]), pc.invert(bad))
+    kept = batch.filter(undecided(batch)).select([n for n in batch.schema.names if n not in DECISION.names])
+    kept = kept.append_column("outcome", _fill(KEPT, kept.num_rows)) if stage == "" else kept
+    return kept, _outcome(batch.filter(gone), DROPPED, stage), _outcome(batch.filter(bad), QUARANTINED, stage)
+
+
+def _outcome(batch: pa.RecordBatch, outcome: str, stage: str) -> pa.RecordBatch:
+    return batch.append_column("outcome", _fill(outcome, batch.num_rows)).append_column("stage", _fill(stage, batch.num_rows))
+
+
+def _fill(value: str, rows: int) -> pa.Array:
+    return pa.array([value] * rows, pa.string())
+
+
+def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with exactly the schema's columns: null (or KEPT, for outcome) where it has none."""
+    columns = []
+    for field in schema:
+        index = batch.schema.get_field_index(field.name)
+        if index >= 0:
+            column = batch.column(index)
+            columns.append(column if column.type == field.type else column.cast(field.type))
+        elif field.name == "outcome":
+            columns.append(_fill(KEPT, batch.num_rows))
+        else:
+            columns.append(pa.nulls(batch.num_rows, field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Slices of at most about BATCH_BYTES."""
+    rows = max(1, batch.num_rows * BATCH_BYTES // max(batch.nbytes, 1))
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)
+
+
+# --- tables -------------------------------------------------------------------------------------------------------------
+
+
+def run_batch_step(spark: SparkSession, source: DataFrame, step: Step, schema: pa.Schema, count: Count) -> DataFrame:
+    """A fused pass over `source` (FILES rows if the step reads, else the kept rows of the step before)."""
+    inputs, stages = step.inputs, step.stages
+
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        batches = read_flow(batches, inputs, count) if inputs else batches
+        yield from flow(batches, stages, schema, count)
+
+    return source.mapInArrow(work, to_spark_schema(schema))
+
+
+def run_table_step(source: DataFrame, step: Step, schema: pa.Schema) -> DataFrame:
+    """A table stage over the kept rows of the step before; outcome and stage are written from its decision."""
+    from pyspark.sql import functions as f
+
+    (stage,) = step.stages
+    result = stage.run(source, stage.cfg)
+    missing = {*schema.names} - {*OUTCOME.names} - {*result.columns}
+    if missing:
+        raise RuntimeError(f"table stage {stage.name!r} lacks the columns {sorted(missing)} that it declares")
+    decided = f.when(f.col("error_class").isNotNull(), QUARANTINED).when(f.col("drop_rule").isNotNull(), DROPPED)
+    outcome = decided.otherwise(KEPT)
+    return result.withColumn("outcome", outcome).withColumn("stage", f.when(outcome != KEPT, stage.name)).select(*schema.names)
+
+
+def files_frame(spark: SparkSession, files: list[dict[str, Any]]) -> DataFrame:
+    """FILES rows, one file a partition, largest first so that no worker ends late."""
+    ordered = sorted(files, key=lambda f: -f["bytes"])
+    rows = [(f["source"], f["path"], f["bytes"]) for f in ordered]
+    rdd = spark.sparkContext.parallelize(rows, len(rows))
+    return spark.createDataFrame(rdd, to_spark_schema(FILES))
+
+
+def to_spark_schema(schema: pa.Schema) -> Any:
+    """The Spark StructType of an Arrow schema."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    return from_arrow_schema(schema)
+
+
+def spark_path(path: Path) -> str:
+    """A path Spark takes for a file of the local or shared file system, whatever its default file system is."""
+    return f"file://{path.absolute()}"
+
+
+def read_table(spark: SparkSession, path: Path, schema: pa.Schema, outcome: str | None = KEPT) -> DataFrame:
+    """A step's table: the rows of one outcome without decision columns, or (None) everything."""
+    table = spark.read.schema(to_spark_schema(schema)).parquet(spark_path(path))
+    if outcome is None:
+        return table
+    return table.where(table["outcome"] == outcome).select(*row_schema(schema).names)
+
+
+def write_table(table: DataFrame, path: Path) -> None:
+    """Write a step's table as Parquet, one folder an outcome."""
+    table.write.mode("overwrite").partitionBy("outcome").parquet(spark_path(path))
