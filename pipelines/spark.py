@@ -65,7 +65,7 @@ def session(master: str | None = None, *, app: str = "headrace", settings: Mappi
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.ui.enabled": "false",
             "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1)),
-            "spark.log.level": "ERROR",
+            "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={Path(__file__).parent / 'log4j2.properties'}",
         }
     builder = SparkSession.builder.master(master).appName(app)
     for key, value in (conf | dict(settings or {})).items():
@@ -160,12 +160,11 @@ def _run_stage(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _split(batch: pa.RecordBatch, stage: str) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch]:
-    """(kept, dropped, quarantined) rows of a batch that carries DECISION columns or none; all get outcome and stage."""
+    """(kept, dropped, quarantined) rows of a batch that carries DECISION columns or none; the last two get outcome and stage."""
     batch = with_decision(batch)
     bad = pc.is_valid(batch["error_class"])
     gone = pc.and_(pc.is_valid(batch["drop_rule"]), pc.invert(bad))
     kept = batch.filter(undecided(batch)).select([n for n in batch.schema.names if n not in DECISION.names])
-    kept = kept.append_column("outcome", _fill(KEPT, kept.num_rows)) if stage == "" else kept
     return kept, _outcome(batch.filter(gone), DROPPED, stage), _outcome(batch.filter(bad), QUARANTINED, stage)
 
 

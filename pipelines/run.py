@@ -1,0 +1,255 @@
+"""A recipe becomes tables, a tokenizer, shards, a schedule and a report. Read `run` top to bottom: that is the data flow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from pipelines import ledger
+from pipelines.errors import UserError
+from pipelines.progress import Meter, watch
+from pipelines.read.files import list_files
+from pipelines.recipe import Recipe, Step, config_dict, fingerprint, steps
+from pipelines.rundir import RunDir, read_json, write_json
+from pipelines.schema import DROPPED, QUARANTINE, QUARANTINED, RECORD, REMOVED
+from pipelines.spark import (
+    files_frame,
+    read_table,
+    row_schema,
+    run_batch_step,
+    run_table_step,
+    session,
+    spark_path,
+    step_schema,
+    to_spark_schema,
+    write_table,
+)
+
+QUARANTINE_LIMIT = 0.5  # share of a step's rows; above it the stage is broken, not the data
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will run, with all fingerprints: a pure function of recipe and input files."""
+
+    recipe: Recipe
+    files: list[dict[str, Any]]  # source, path, bytes, mtime_ns
+    steps: tuple[Step, ...]
+    schemas: tuple[pa.Schema, ...]  # of each step's table
+    tokenizer: str  # fingerprints of what follows the tables
+    shards: str
+    schedule: str
+
+    def to_json(self) -> dict[str, Any]:
+        """OUT/plan.json."""
+        described = [
+            {
+                "directory": step.directory,
+                "fingerprint": step.fingerprint,
+                "stages": [
+                    *({"name": "read", "kind": "reader", "source": i.source, "config": config_dict(i.cfg)} for i in step.inputs),
+                    *({"name": s.name, "kind": s.spec.kind, "version": s.spec.version, "config": config_dict(s.cfg)} for s in step.stages),
+                ],
+            }
+            for step in self.steps
+        ]
+        tail = {
+            name: {"fingerprint": getattr(self, name), "config": config_dict(getattr(self.recipe, name))}
+            for name in ("tokenizer", "shards", "schedule")
+            if getattr(self.recipe, name) is not None
+        }
+        return {"recipe": self.recipe.name, "doc": self.recipe.doc, "files": self.files, "steps": described, **tail}
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """The plan of a recipe over the files that are there now. Raises UserError where an input matches nothing."""
+    files = [{"source": i.source, **file} for i in recipe.inputs for file in list_files(i.paths)]
+    doubled = {f["path"] for f in files if sum(f["path"] == g["path"] for g in files) > 1}
+    if doubled:
+        raise UserError(f"{sorted(doubled)[0]} is an input twice; give each file to one source")
+    made = steps(recipe, files)
+    schemas: list[pa.Schema] = []
+    for step in made:
+        schemas.append(step_schema(step, row_schema(schemas[-1]) if schemas else RECORD))
+    tokenizer = fingerprint("tokenizer", recipe.tokenizer, made[-1].fingerprint)
+    shards = fingerprint("shards", recipe.shards, tokenizer)
+    return Plan(recipe, files, made, tuple(schemas), tokenizer, shards, fingerprint("schedule", recipe.schedule, shards))
+
+
+def run(recipe: Recipe, out: str | Path, master: str | None, console: Console) -> None:
+    """Run a recipe into OUT; what is complete there is skipped. Raises UserError, LedgerError."""
+    from pipelines import report
+    from pipelines.tokens import finish
+
+    plan, rundir = make_plan(recipe), RunDir(out)
+    rundir.claim(recipe)
+    write_json(rundir.plan, plan.to_json())
+    engine = Engine(plan, rundir, master, console)
+    try:
+        for index in range(len(plan.steps)):
+            engine.table(index)
+        engine.accounts()
+        if recipe.tokenizer is not None:
+            engine.part("tokenizer", rundir.tokenizer, plan.tokenizer, finish.make_tokenizer)
+        if recipe.shards is not None:
+            engine.part("shards", rundir.shards, plan.shards, finish.make_shards)
+        if recipe.schedule is not None:
+            finish.make_schedule(plan, rundir)
+        report.write(rundir)
+    except Exception as error:
+        known = explain(error, rundir)
+        if known is None:
+            raise
+        raise known from error
+    finally:
+        engine.stop()
+
+
+class Engine:
+    """Materialises a plan's parts in OUT, one after the other; Spark starts when the first incomplete part asks for it."""
+
+    def __init__(self, plan: Plan, rundir: RunDir, master: str | None, console: Console) -> None:
+        self.plan, self.rundir, self.master, self.console = plan, rundir, master, console
+        self._started = False
+
+    @cached_property
+    def spark(self) -> Any:
+        """The session, started on first use."""
+        self.console.print("  starting Spark", highlight=False)
+        self._started = True
+        return session(self.master, app=f"headrace {self.plan.recipe.name}")
+
+    def stop(self) -> None:
+        """Stop Spark if it was started."""
+        if self._started:
+            self.spark.stop()
+
+    def rows(self, index: int = -1) -> Any:
+        """The kept rows of a step's table as a DataFrame."""
+        return read_table(self.spark, self.rundir.table(self.plan.steps[index]), self.plan.schemas[index])
+
+    def manifest(self, index: int) -> dict[str, Any] | None:
+        """The manifest of a complete step, else None."""
+        step = self.plan.steps[index]
+        return self.rundir.manifest(self.rundir.table(step), step.fingerprint)
+
+    def table(self, index: int) -> None:
+        """Materialise a step: compute, write, read the counts back, balance, publish."""
+        step, schema = self.plan.steps[index], self.plan.schemas[index]
+        if self.manifest(index) is not None:
+            self._say_complete(step.directory)
+            return
+        before = self.manifest(index - 1) if index else None
+        total = sum(e["kept"] for e in before["ledger"] if e["stage"] == before["stages"][-1]) if before else None
+        meter = Meter(self.spark)
+        source = files_frame(self.spark, self.plan.files) if step.inputs else self.rows(index - 1)
+        if step.inputs or step.stages[-1].spec.kind == "batch":
+            result = run_batch_step(self.spark, source, step, schema, meter.count)
+        else:
+            result = run_table_step(source, step, schema)
+        folder, started = self.rundir.begin(step.name), time.monotonic()
+        with watch(self.spark, self.console, step.name, total, meter):
+            write_table(result, folder)
+        wall = time.monotonic() - started
+        files = {(f["source"], f["path"]) for f in self.plan.files}
+        entries = ledger.entries(step.stage_names, files, self._counts(folder, schema))
+        ledger.check(before["ledger"] if before else None, entries, step.stage_names, before["stages"][-1] if before else None)
+        _refuse_broken_stage(entries)
+        seconds = {name: seconds for name, (_, seconds) in meter.sums.items()} or {step.name: wall}
+        manifest = {
+            "recipe_fingerprint": step.fingerprint,
+            "stages": step.stage_names,
+            "wall_seconds": round(wall, 3),
+            "seconds": seconds,
+            "ledger": entries,
+        }
+        write_json(folder / "manifest.json", manifest)
+        self.rundir.publish(folder, self.rundir.table(step))
+
+    def part(self, name: str, folder: Path, want: str, make: Callable[[Engine, Path], None]) -> None:
+        """Have OUT/tokenizer or OUT/shards made in a temporary folder, manifest last, and publish it."""
+        if self.rundir.manifest(folder, want) is not None:
+            self._say_complete(name)
+            return
+        temporary = self.rundir.begin(name)
+        with watch(self.spark, self.console, name, None, Meter(self.spark)):
+            make(self, temporary)
+        self.rundir.publish(temporary, folder)
+
+    def accounts(self) -> None:
+        """OUT/removed, OUT/quarantine and OUT/ledger.json from the steps' tables."""
+        last = self.plan.steps[-1].fingerprint
+        renamed = {"drop_rule": "rule", "drop_value": "value", "drop_bound": "bound"}
+        for folder, outcome, schema in (
+            (self.rundir.removed, DROPPED, REMOVED),
+            (self.rundir.quarantine, QUARANTINED, QUARANTINE),
+        ):
+            if self.rundir.manifest(folder, last) is not None:
+                continue
+            parts = None
+            for step, table in zip(self.plan.steps, self.plan.schemas, strict=True):
+                rows = read_table(self.spark, self.rundir.table(step), table, outcome=None)
+                rows = rows.where(rows["outcome"] == outcome).withColumnsRenamed(renamed).select(*schema.names)
+                parts = rows if parts is None else parts.unionByName(rows)
+            temporary = self.rundir.begin(folder.name)
+            parts.coalesce(8).write.mode("overwrite").parquet(spark_path(temporary))
+            write_json(temporary / "manifest.json", {"recipe_fingerprint": last, "rows": self._rows_in(temporary, schema)})
+            self.rundir.publish(temporary, folder)
+        manifests = [self.manifest(i) for i in range(len(self.plan.steps))]
+        seconds = {name: s for m in manifests if m for name, s in m["seconds"].items()}
+        write_json(self.rundir.ledger, ledger.summary((e for m in manifests if m for e in m["ledger"]), seconds))
+
+    def _counts(self, folder: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+        rows = read_table(self.spark, folder, schema, outcome=None)
+        keys = ("source", "file", "outcome", "stage", "drop_rule", "error_class")
+        counted: list[dict[str, Any]] = rows.groupBy(*keys).count().withColumnRenamed("count", "rows").toArrow().to_pylist()
+        return counted
+
+    def _rows_in(self, folder: Path, schema: pa.Schema) -> int:
+        return int(self.spark.read.schema(to_spark_schema(schema)).parquet(spark_path(folder)).count())
+
+    def _say_complete(self, name: str) -> None:
+        self.console.print(f"  {name}: complete, skipped", highlight=False)
+
+
+def _refuse_broken_stage(entries: list[ledger.Entry]) -> None:
+    totals: dict[str, list[int]] = {}
+    errors: dict[str, str] = {}
+    for entry in entries:
+        got, lost = sum(entry["quarantined"].values()), totals.setdefault(entry["stage"], [0, 0])
+        lost[0] += entry["in"]
+        lost[1] += got
+        errors[entry["stage"]] = next(iter(entry["quarantined"]), errors.get(entry["stage"], ""))
+    for stage, (rows, lost_rows) in totals.items():
+        if stage != "read" and rows >= 10 and lost_rows > QUARANTINE_LIMIT * rows:
+            raise UserError(
+                f"stage {stage!r} failed on {lost_rows} of {rows} documents ({errors[stage]}); "
+                "that is a broken stage, not broken data: mend it, or try its function on one batch without Spark"
+            )
+
+
+def explain(error: BaseException, rundir: RunDir) -> UserError | None:
+    """The clear line for an error a user can act on (full disk, no memory, a UserError inside a worker), else None."""
+    if isinstance(error, UserError):
+        return error
+    text = str(error)
+    if "No space left on device" in text or "Disk quota exceeded" in text or getattr(error, "errno", None) == 28:
+        free = shutil.disk_usage(rundir.path).free if rundir.path.exists() else 0
+        return UserError(f"the disk of {rundir.path} is full ({free / 2**20:,.0f} MiB free); make room and run the same command again")
+    if isinstance(error, PermissionError) or "Permission denied" in text:
+        return UserError(f"no permission: {text.splitlines()[0]}; check the rights of the inputs and of {rundir.path}")
+    if "OutOfMemoryError" in text or isinstance(error, MemoryError):
+        return UserError("out of memory; give Spark more (--conf spark.driver.memory=8g) or use smaller input files")
+    for line in text.splitlines():
+        if line.startswith("pipelines.errors.UserError: "):
+            return UserError(line.removeprefix("pipelines.errors.UserError: "))
+    return None
