@@ -75,7 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--master", help="Spark master; default: this machine, all cores (under spark-submit: what it says)")
     run.add_argument("--dry-run", action="store_true", help="the same as `plan`")
 
-    report = verb("report", _report, "Write OUT/report.html anew, with training if OUT/train is there, and print the summary.", "report out/demo")
+    report = verb(
+        "report",
+        _report,
+        "Write OUT/report.html anew, with training if OUT/train is there; print the summary.",
+        "report out/demo",
+    )
     inspect = verb(
         "inspect",
         _inspect,
@@ -135,7 +140,9 @@ def _plan(args: argparse.Namespace, console: Console) -> None:
     for name, folder in (("tokenizer", rundir.tokenizer), ("shards", rundir.shards)):
         if getattr(plan.recipe, name) is not None:
             complete = rundir.manifest(folder, getattr(plan, name)) is not None
-            table.add_row("", name, "", _settings(getattr(plan.recipe, name)), "complete, will be skipped" if complete else "to do")
+            table.add_row(
+                "", name, "", _settings(getattr(plan.recipe, name)), "complete, will be skipped" if complete else "to do"
+            )
     if plan.recipe.schedule is not None:
         table.add_row("", "schedule", "", _settings(plan.recipe.schedule), "always compiled")
     console.print(inputs, table)
@@ -179,15 +186,25 @@ def _inspect(args: argparse.Namespace, console: Console) -> None:
 
 def _print_document(row: dict[str, Any], console: Console, full: bool) -> None:
     identity = row["doc_id"].hex() if row["doc_id"] else "no doc_id"
-    console.print(Text.assemble((identity, "bold"), "  ", (row["outcome"], "green" if row["outcome"] == "kept" else "red"), f"  {row['url'] or ''}"))
-    console.print(f"  from {row['file']} at byte {row['offset']}  source {row['source']}  language {row['lang']}", highlight=False, markup=False)
+    console.print(
+        Text.assemble(
+            (identity, "bold"), "  ", (row["outcome"], "green" if row["outcome"] == "kept" else "red"), f"  {row['url'] or ''}"
+        )
+    )
+    console.print(
+        f"  from {row['file']} at byte {row['offset']}  source {row['source']}  language {row['lang']}",
+        highlight=False,
+        markup=False,
+    )
     if row["drop_rule"]:
         value, bound = row["drop_value"], row["drop_bound"]
         measured = "" if value is None else f" measured {value:g}" + ("" if bound is None else f", bound {bound:g}")
         survivor = f", duplicate of {row['duplicate_of'].hex()}" if row["duplicate_of"] else ""
         console.print(f"  dropped by {row['stage']}: {row['drop_rule']}{measured}{survivor}", highlight=False, markup=False)
     if row["error_class"]:
-        console.print(f"  quarantined by {row['stage']}: {row['error_class']}: {row['error_message']}", highlight=False, markup=False)
+        console.print(
+            f"  quarantined by {row['stage']}: {row['error_class']}: {row['error_message']}", highlight=False, markup=False
+        )
     text = row["text"] or ""
     console.print(Text(textwrap.indent(text if full else textwrap.shorten(text, 300, placeholder=" ..."), "  "), style="dim"))
 

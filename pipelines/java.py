@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -68,3 +69,10 @@ exec "{home}/bin/java" "$@"
         os.chmod(temporary, 0o755)
         os.replace(temporary, script)
     return cache
+
+
+if __name__ == "__main__":
+    try:
+        find_java()
+    except UserError as error:
+        sys.exit(f"{error}")

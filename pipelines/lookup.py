@@ -67,7 +67,9 @@ def trace_row(rundir: RunDir, plan: dict[str, Any], shard: str, row: int) -> lis
     """The page behind a row of a shard file ("web-en/train-00000.arrow"). Raises UserError where there is no such row."""
     path = rundir.shards / shard
     if not path.is_file():
-        raise UserError(f"there is no shard {shard!r} in {rundir.shards}; name it as the manifest does, e.g. web-en/train-00000.arrow")
+        raise UserError(
+            f"there is no shard {shard!r} in {rundir.shards}; name it as the manifest does, e.g. web-en/train-00000.arrow"
+        )
     with pa.memory_map(str(path)) as mapped:
         ids = pa.ipc.open_file(mapped).read_all()["doc_id"]
         if not 0 <= row < len(ids):
@@ -98,7 +100,9 @@ def _pages(rundir: RunDir, plan: dict[str, Any], spans: list[Span]) -> list[dict
     rows = documents(rundir, plan, outcome=KEPT, doc_ids={s.doc_id for s in spans})
     by_id = {row["doc_id"]: row for row in rows}
     if missing := [s for s in spans if s.doc_id not in by_id]:
-        raise UserError(f"document {missing[0].doc_id.hex()} of {missing[0].file} is in no table of this run; was OUT changed by hand?")
+        raise UserError(
+            f"document {missing[0].doc_id.hex()} of {missing[0].file} is in no table of this run; was OUT changed by hand?"
+        )
     return [
         {
             "shard": span.file,

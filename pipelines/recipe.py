@@ -110,7 +110,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The whole way from inputs to a compiled schedule. `tokenizer`, `shards` and `schedule` may be None: the run ends before."""
+    """The whole way from inputs to a compiled schedule; without tokenizer, shards or schedule the run ends before."""
 
     name: str
     inputs: tuple[Input, ...]
@@ -275,7 +275,8 @@ def load_recipe(name: str) -> Recipe:
         if not Path(path).is_file():
             raise UserError(f"recipe {name!r}: there is no file {path!r}; write path/to/file.py:function")
         module_spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-        assert module_spec is not None and module_spec.loader is not None
+        assert module_spec is not None
+        assert module_spec.loader is not None
         module = importlib.util.module_from_spec(module_spec)
         module_spec.loader.exec_module(module)
     else:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pipelines.errors import UserError
 from pipelines.progress import Meter, watch
 from pipelines.read.files import list_files
 from pipelines.recipe import Recipe, Step, config_dict, fingerprint, steps
-from pipelines.rundir import RunDir, read_json, write_json
+from pipelines.rundir import RunDir, write_json
 from pipelines.schema import DROPPED, QUARANTINE, QUARANTINED, RECORD, REMOVED
 from pipelines.spark import (
     files_frame,
@@ -56,8 +55,14 @@ class Plan:
                 "directory": step.directory,
                 "fingerprint": step.fingerprint,
                 "stages": [
-                    *({"name": "read", "kind": "reader", "source": i.source, "config": config_dict(i.cfg)} for i in step.inputs),
-                    *({"name": s.name, "kind": s.spec.kind, "version": s.spec.version, "config": config_dict(s.cfg)} for s in step.stages),
+                    *(
+                        {"name": "read", "kind": "reader", "source": i.source, "config": config_dict(i.cfg)}
+                        for i in step.inputs
+                    ),
+                    *(
+                        {"name": s.name, "kind": s.spec.kind, "version": s.spec.version, "config": config_dict(s.cfg)}
+                        for s in step.stages
+                    ),
                 ],
             }
             for step in self.steps
@@ -244,7 +249,9 @@ def explain(error: BaseException, rundir: RunDir) -> UserError | None:
     text = str(error)
     if "No space left on device" in text or "Disk quota exceeded" in text or getattr(error, "errno", None) == 28:
         free = shutil.disk_usage(rundir.path).free if rundir.path.exists() else 0
-        return UserError(f"the disk of {rundir.path} is full ({free / 2**20:,.0f} MiB free); make room and run the same command again")
+        return UserError(
+            f"the disk of {rundir.path} is full ({free / 2**20:,.0f} MiB free); make room and run the same command again"
+        )
     if isinstance(error, PermissionError) or "Permission denied" in text:
         return UserError(f"no permission: {text.splitlines()[0]}; check the rights of the inputs and of {rundir.path}")
     if "OutOfMemoryError" in text or isinstance(error, MemoryError):

@@ -48,7 +48,7 @@ class RunDir:
             owner = read_json(self.plan)["recipe"]
             if owner != recipe.name:
                 raise UserError(
-                    f"{self.path} holds a run of recipe {owner!r}, not {recipe.name!r}; choose another --out or remove the folder"
+                    f"{self.path} holds a run of recipe {owner!r}, not {recipe.name!r}; choose another --out, or remove it"
                 )
         elif any(p.name != ".lock" for p in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and holds no run of ours (no plan.json); choose another --out")

@@ -21,7 +21,18 @@ import pyarrow.compute as pc
 from pipelines.errors import UserError
 from pipelines.java import ensure_java
 from pipelines.recipe import Input, Stage, Step
-from pipelines.schema import DECISION, DROPPED, KEPT, OUTCOME, QUARANTINED, RECORD, quarantine, record_batch, undecided, with_decision
+from pipelines.schema import (
+    DECISION,
+    DROPPED,
+    KEPT,
+    OUTCOME,
+    QUARANTINED,
+    RECORD,
+    quarantine,
+    record_batch,
+    undecided,
+    with_decision,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -98,7 +109,9 @@ def row_schema(table: pa.Schema) -> pa.Schema:
     return pa.schema([f for f in table if f.name not in gone])
 
 
-def flow(batches: Iterator[pa.RecordBatch], stages: tuple[Stage, ...], schema: pa.Schema, count: Count) -> Iterator[pa.RecordBatch]:
+def flow(
+    batches: Iterator[pa.RecordBatch], stages: tuple[Stage, ...], schema: pa.Schema, count: Count
+) -> Iterator[pa.RecordBatch]:
     """Send batches through batch stages; yield every row once, with its outcome and the stage that decided it.
 
     `schema` is that of the result (`step_schema`). Raises RuntimeError if a stage loses, adds or reorders rows.
@@ -160,7 +173,7 @@ def _run_stage(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _split(batch: pa.RecordBatch, stage: str) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch]:
-    """(kept, dropped, quarantined) rows of a batch that carries DECISION columns or none; the last two get outcome and stage."""
+    """(kept, dropped, quarantined) rows of a batch with or without DECISION columns; the last two get outcome and stage."""
     batch = with_decision(batch)
     bad = pc.is_valid(batch["error_class"])
     gone = pc.and_(pc.is_valid(batch["drop_rule"]), pc.invert(bad))

