@@ -9,6 +9,8 @@ import pytest
 def spark() -> Iterator[object]:
     from pipelines.spark import session
 
-    started = session("local[2]", app="headrace-tests", settings={"spark.driver.memory": "1g", "spark.sql.shuffle.partitions": "3"})
+    started = session(
+        "local[2]", app="headrace-tests", settings={"spark.driver.memory": "1g", "spark.sql.shuffle.partitions": "3"}
+    )
     yield started
     started.stop()
