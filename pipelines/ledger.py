@@ -7,7 +7,7 @@ stage, a join or a lost partition made disappear (or appear twice) show as an im
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import UserError
@@ -20,24 +20,25 @@ class LedgerError(UserError):
     """The rows do not balance: something was lost or made twice. Nothing downstream of it is written."""
 
 
-def entries(stages: Sequence[str], files: Iterable[tuple[str, str]], counts: Iterable[dict[str, Any]]) -> list[Entry]:
-    """Entries of one step. `counts`: rows of its table by source, file, outcome, stage, drop_rule, error_class (and `rows`).
+def entries(stages: Sequence[str], files: Mapping[str, str], counts: Iterable[dict[str, Any]]) -> list[Entry]:
+    """Entries of one step. `files`: the source of each input file; `counts`: `rows` of the step's table by file, outcome,
+    stage, drop_rule and error_class.
 
     What a stage got is what the stage before it let through, within the pass: all rows less those decided earlier.
     """
-    decided: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
-    total: dict[tuple[str, str], int] = dict.fromkeys(files, 0)
+    decided: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    total: dict[str, int] = dict.fromkeys(files, 0)
     for row in counts:
-        file = (row["source"], row["file"])
-        total[file] = total.get(file, 0) + row["rows"]
+        if row["file"] not in total:
+            raise LedgerError(f"{row['rows']} rows come from {row['file']!r}, which is no input of this run")
+        total[row["file"]] += row["rows"]
         if row["outcome"] != KEPT:
-            decided[(*file, row["stage"])].append(row)
+            decided[row["file"], row["stage"]].append(row)
     result = []
-    for (source, file), rows in sorted(total.items()):
-        left = rows
+    for file, left in sorted(total.items()):
         for stage in stages:
-            entry: Entry = {"stage": stage, "source": source, "file": file, "in": left, "dropped": {}, "quarantined": {}}
-            for row in decided.pop((source, file, stage), []):
+            entry: Entry = {"stage": stage, "source": files[file], "file": file, "in": left, "dropped": {}, "quarantined": {}}
+            for row in decided.pop((file, stage), []):
                 part, name = ("quarantined", "error_class") if row["outcome"] == QUARANTINED else ("dropped", "drop_rule")
                 entry[part][row[name]] = entry[part].get(row[name], 0) + row["rows"]
                 left -= row["rows"]
@@ -59,12 +60,12 @@ def check(before: Sequence[Entry] | None, after: Sequence[Entry], stages: Sequen
             raise LedgerError(f"stage {entry['stage']!r} does not balance for {entry['file']}: {entry}")
     if before is None:
         return
-    kept = {(e["source"], e["file"]): e["kept"] for e in before if e["stage"] == last}
-    got = {(e["source"], e["file"]): e["in"] for e in after if e["stage"] == stages[0]}
+    kept = {e["file"]: e["kept"] for e in before if e["stage"] == last}
+    got = {e["file"]: e["in"] for e in after if e["stage"] == stages[0]}
     for file in sorted(kept.keys() | got.keys()):
         if kept.get(file, 0) != got.get(file, 0):
             raise LedgerError(
-                f"stage {stages[0]!r} does not balance for {file[1]}: stage {last!r} kept {kept.get(file, 0)} rows and "
+                f"stage {stages[0]!r} does not balance for {file}: stage {last!r} kept {kept.get(file, 0)} rows and "
                 f"{got.get(file, 0)} came out as kept, dropped or quarantined"
             )
 

@@ -89,13 +89,15 @@ class Input:
 class Stage:
     """One step of the flow: a marked function and its frozen config.
 
-    `name` distinguishes two uses of one function; `checkpoint` ends the fused pass here, so that what comes before is not
-    done again when a later config changes (after an expensive stage). Table stages always end the pass.
+    `name` distinguishes two uses of one function; `sources`, where given, are those whose rows the stage sees (the others pass
+    by it); `checkpoint` ends the fused pass here, so that what comes before is not done again when a later config changes
+    (after an expensive stage). Table stages always end the pass.
     """
 
     run: Callable[..., Any]
     cfg: Any
     name: str = ""
+    sources: tuple[str, ...] = ()
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
@@ -198,7 +200,7 @@ def steps(recipe: Recipe, files: list[dict[str, Any]]) -> tuple[Step, ...]:
 
     def close() -> None:
         nonlocal inputs, upstream
-        upstream = fingerprint(upstream, [(s.name, s.spec.name, s.spec.version, s.cfg) for s in group])
+        upstream = fingerprint(upstream, [(s.name, s.spec.name, s.spec.version, s.sources, s.cfg) for s in group])
         result.append(Step(len(result), tuple(group), inputs, upstream))
         group.clear()
         inputs = ()

@@ -165,7 +165,7 @@ class Engine:
         with watch(self.spark, self.console, step.name, total, meter):
             write_table(result, folder)
         wall = time.monotonic() - started
-        files = {(f["source"], f["path"]) for f in self.plan.files}
+        files = {f["path"]: f["source"] for f in self.plan.files}
         entries = ledger.entries(step.stage_names, files, self._counts(folder, schema))
         ledger.check(before["ledger"] if before else None, entries, step.stage_names, before["stages"][-1] if before else None)
         _refuse_broken_stage(entries)
@@ -215,7 +215,7 @@ class Engine:
 
     def _counts(self, folder: Path, schema: pa.Schema) -> list[dict[str, Any]]:
         rows = read_table(self.spark, folder, schema, outcome=None)
-        keys = ("source", "file", "outcome", "stage", "drop_rule", "error_class")
+        keys = ("file", "outcome", "stage", "drop_rule", "error_class")
         counted: list[dict[str, Any]] = rows.groupBy(*keys).count().withColumnRenamed("count", "rows").toArrow().to_pylist()
         return counted
 

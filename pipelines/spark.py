@@ -154,6 +154,16 @@ def read_flow(rows: Iterator[pa.RecordBatch], inputs: tuple[Input, ...], count: 
 
 def _run_stage(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
     expected = pa.schema([*stage_schema(batch.schema, stage), *DECISION])
+    if stage.sources:
+        seen = pc.is_in(batch["source"], pa.array(stage.sources, pa.string()))
+        passing = _conform(batch.filter(pc.invert(seen)), expected)
+        return _concat([_try_stage(stage, batch.filter(seen), expected), passing])
+    return _try_stage(stage, batch, expected)
+
+
+def _try_stage(stage: Stage, batch: pa.RecordBatch, expected: pa.Schema) -> pa.RecordBatch:
+    if batch.num_rows == 0:
+        return _conform(batch, expected)
     try:
         result = stage.run(batch, stage.cfg)
     except (UserError, ImportError, MemoryError):
@@ -161,8 +171,7 @@ def _run_stage(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
     except Exception as error:  # a document breaks the stage: find it, quarantine it, keep the others
         if batch.num_rows > 1:
             half = batch.num_rows // 2
-            parts = [_run_stage(stage, batch.slice(0, half)), _run_stage(stage, batch.slice(half))]
-            return pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
+            return _concat([_try_stage(stage, part, expected) for part in (batch.slice(0, half), batch.slice(half))])
         return _conform(quarantine(batch, [True], type(error).__name__, str(error)), expected)
     if result.num_rows != batch.num_rows or not result["doc_id"].equals(batch["doc_id"]):
         raise RuntimeError(
@@ -183,6 +192,11 @@ def _split(batch: pa.RecordBatch, stage: str) -> tuple[pa.RecordBatch, pa.Record
 
 def _outcome(batch: pa.RecordBatch, outcome: str, stage: str) -> pa.RecordBatch:
     return batch.append_column("outcome", _fill(outcome, batch.num_rows)).append_column("stage", _fill(stage, batch.num_rows))
+
+
+def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    columns = [pa.concat_arrays([b.column(i) for b in batches]) for i in range(batches[0].num_columns)]
+    return pa.RecordBatch.from_arrays(columns, schema=batches[0].schema)
 
 
 def _fill(value: str, rows: int) -> pa.Array:
@@ -230,7 +244,12 @@ def run_table_step(source: DataFrame, step: Step, schema: pa.Schema) -> DataFram
     from pyspark.sql import functions as f
 
     (stage,) = step.stages
-    result = stage.run(source, stage.cfg)
+    if stage.sources:
+        seen = f.col("source").isin(*stage.sources)
+        passing = source.where(~seen | f.col("source").isNull())
+        result = stage.run(source.where(seen), stage.cfg).unionByName(passing, allowMissingColumns=True)
+    else:
+        result = stage.run(source, stage.cfg)
     missing = {*schema.names} - {*OUTCOME.names} - {*result.columns}
     if missing:
         raise RuntimeError(f"table stage {stage.name!r} lacks the columns {sorted(missing)} that it declares")

@@ -6,13 +6,13 @@ import pytest
 
 from pipelines.ledger import LedgerError, check, entries, summary
 
-FILES = [("web", "a.warc"), ("web", "b.warc")]
+FILES = {"a.warc": "web", "b.warc": "web"}
 
 
 def row(file: str, rows: int, stage: str | None = None, rule: str | None = None, error: str | None = None) -> dict[str, Any]:
     outcome = "dropped" if rule else "quarantined" if error else "kept"
     counted = {"outcome": outcome, "stage": stage, "drop_rule": rule, "error_class": error, "rows": rows}
-    return {"source": "web", "file": file, **counted}
+    return {"file": file, **counted}
 
 
 COUNTS = [
@@ -32,7 +32,7 @@ def test_a_stage_gets_what_the_stage_before_let_through() -> None:
 
 
 def test_a_file_without_a_row_is_in_the_ledger() -> None:
-    assert [e["in"] for e in entries(("read",), [("web", "empty.warc")], [])] == [0]
+    assert [e["in"] for e in entries(("read",), {"empty.warc": "web"}, [])] == [0]
 
 
 @pytest.mark.parametrize(("rows", "balances"), [(5, True), (4, False), (6, False)])
@@ -56,6 +56,11 @@ def test_rows_that_changed_their_file_fail_the_run() -> None:
 def test_a_decision_of_an_unknown_stage_fails_the_run() -> None:
     with pytest.raises(LedgerError, match="does not have"):
         entries(("read",), FILES, [row("a.warc", 1, "ghost", "x.y")])
+
+
+def test_rows_of_a_file_that_is_no_input_fail_the_run() -> None:
+    with pytest.raises(LedgerError, match="no input of this run"):
+        entries(("read",), FILES, [row("c.warc", 1)])
 
 
 def test_the_summary_adds_up_files() -> None:

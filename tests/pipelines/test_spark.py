@@ -91,6 +91,15 @@ def test_a_decided_row_is_not_shown_to_later_stages() -> None:
     assert run(stages(break_on_bad), gone) == {"bad": ("quarantined", "read", "ReadError")}
 
 
+def test_a_stage_sees_the_rows_of_its_sources_only() -> None:
+    both = with_columns(batch("a", "a b c", "x"), {"source": ["web", "web", "code"]})
+    assert run((Stage(count_words, None), Stage(keep_long, 2.0, sources=("web",))), both) == {
+        "a": ("dropped", "keep_long", "length.min_words"),
+        "a b c": ("kept", None, None),
+        "x": ("kept", None, None),
+    }
+
+
 @pytest.mark.parametrize("stage", [lose_a_row, reverse])
 def test_a_stage_that_loses_or_moves_a_row_fails_the_run(stage: Any) -> None:
     with pytest.raises(RuntimeError, match="never removes or moves one"):
