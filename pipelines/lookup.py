@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 
 from pipelines.errors import UserError
 from pipelines.rundir import RunDir
-from pipelines.schedule import Schedule, ScheduleError
+from pipelines.schedule import ScheduleError, read_schedule
 from pipelines.schema import DROPPED, KEPT, QUARANTINED
 from pipelines.shards import ShardError, Shards, Span
 
@@ -81,7 +81,7 @@ def trace_row(rundir: RunDir, plan: dict[str, Any], shard: str, row: int) -> lis
 def trace_step(rundir: RunDir, plan: dict[str, Any], step: int, limit: int) -> list[dict[str, Any]]:
     """The pages whose tokens the trainer sees in a step, in the order of its samples. Raises UserError for a step outside."""
     try:
-        schedule, shards = Schedule.read(rundir.schedule), Shards(rundir.shards)
+        schedule, shards = read_schedule(rundir.schedule), Shards(rundir.shards)
         if not 0 <= step < schedule.total_steps:
             raise UserError(f"the schedule has steps 0 to {schedule.total_steps - 1}, not {step}")
         plan_ = schedule.step_plan(step)

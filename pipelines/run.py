@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from pipelines.progress import Meter, watch
 from pipelines.read.files import list_files
 from pipelines.recipe import Recipe, Step, config_dict, fingerprint, steps
 from pipelines.rundir import RunDir, write_json
+from pipelines.schedule import ScheduleError, compile_schedule, write_schedule
 from pipelines.schema import DROPPED, QUARANTINE, QUARANTINED, RECORD, REMOVED
+from pipelines.shards import read_manifest
 from pipelines.spark import (
     files_frame,
     read_table,
@@ -93,7 +95,6 @@ def make_plan(recipe: Recipe) -> Plan:
 def run(recipe: Recipe, out: str | Path, master: str | None, console: Console) -> None:
     """Run a recipe into OUT; what is complete there is skipped. Raises UserError, LedgerError."""
     from pipelines import report
-    from pipelines.tokens import finish
 
     plan, rundir = make_plan(recipe), RunDir(out)
     rundir.claim(recipe)
@@ -104,11 +105,11 @@ def run(recipe: Recipe, out: str | Path, master: str | None, console: Console) -
             engine.table(index)
         engine.accounts()
         if recipe.tokenizer is not None:
-            engine.part("tokenizer", rundir.tokenizer, plan.tokenizer, finish.make_tokenizer)
+            engine.part("tokenizer", rundir.tokenizer, plan.tokenizer, make_tokenizer)
         if recipe.shards is not None:
-            engine.part("shards", rundir.shards, plan.shards, finish.make_shards)
+            engine.part("shards", rundir.shards, plan.shards, make_shards)
         if recipe.schedule is not None:
-            finish.make_schedule(plan, rundir)
+            make_schedule(plan, rundir)
         report.write(rundir)
     except Exception as error:
         known = explain(error, rundir)
@@ -224,6 +225,59 @@ class Engine:
 
     def _say_complete(self, name: str) -> None:
         self.console.print(f"  {name}: complete, skipped", highlight=False)
+
+
+def make_tokenizer(engine: Engine, folder: Path) -> None:
+    """A tokenizer trained on a sample of the last table, and how it compresses each source and language."""
+    from pipelines.tokens.train import report, sample_documents, save, train_tokenizer
+
+    cfg = engine.plan.recipe.tokenizer
+    sample = sample_documents(engine.rows(), cfg)
+    tokenizer = train_tokenizer(sample["text"].to_pylist(), cfg)
+    sha256 = save(tokenizer, folder)
+    compression = [
+        {
+            **asdict(c),
+            "characters_per_token": c.characters_per_token,
+            "bytes_per_token": c.bytes_per_token,
+            "fertility": c.fertility,
+        }
+        for c in report(tokenizer, sample)
+    ]
+    write_json(
+        folder / "manifest.json",
+        {
+            "recipe_fingerprint": engine.plan.tokenizer,
+            "sha256": sha256,
+            "vocab_size": tokenizer.get_vocab_size(with_added_tokens=True),
+            "sample_bytes": sum(c["bytes"] for c in compression),
+            "compression": compression,
+        },
+    )
+
+
+def make_shards(engine: Engine, folder: Path) -> None:
+    """The last table as token shards; what they hold is held against what the table keeps."""
+    from pipelines.tokens.encode import tokenizer_info
+    from pipelines.tokens.write import write_shards
+
+    plan, last = engine.plan, engine.manifest(-1)
+    info = tokenizer_info(engine.rundir.tokenizer / "tokenizer.json")
+    manifest = write_shards(engine.rows(), plan.recipe.shards, folder, info, plan.recipe.name, plan.shards)
+    written = sum(f.rows for f in manifest.files)
+    kept = sum(e["kept"] for e in last["ledger"] if e["stage"] == last["stages"][-1]) if last else 0
+    if written != kept:
+        raise ledger.LedgerError(f"the shards do not balance: {kept} documents were kept and {written} are in the shards")
+
+
+def make_schedule(plan: Plan, rundir: RunDir) -> None:
+    """OUT/schedule.json, compiled against the shards that are there. Raises UserError for a plan that cannot be carried out."""
+    shards = read_manifest(rundir.shards)
+    try:
+        schedule = compile_schedule(plan.recipe.schedule, shards.source_tokens(), shards.fingerprint)
+    except ScheduleError as error:
+        raise UserError(f"the schedule of recipe {plan.recipe.name!r} cannot be carried out: {error}") from error
+    write_schedule(rundir.schedule, schedule)
 
 
 def _refuse_broken_stage(entries: list[ledger.Entry]) -> None:
