@@ -198,3 +198,14 @@ def _begins_member(file: IO[bytes], position: int, begins: re.Pattern[bytes] | N
     except zlib.error:
         return False
     return bool(head) if begins is None else begins.match(head) is not None
+
+
+def decompressed(file: IO[bytes]) -> tuple[Iterator[bytes], bool]:
+    """`(chunks of the content, whether the file is compressed)`, judged by its first bytes."""
+    file.seek(0)
+    magic = file.read(4)
+    if magic.startswith(GZIP):
+        return iter(Members(file, 0)), True
+    if magic.startswith(ZSTD):
+        return unzstd(file, 0), True
+    return plain(file, 0), False
