@@ -24,7 +24,7 @@ RECIPE_HELP = "a name in pipelines/recipes (demo, web) or path/to/file.py:functi
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0 done, 1 something the user can mend (one line on stderr), 2 wrong usage."""
     parsed = _parser().parse_args(arguments)
-    console = Console(soft_wrap=True)
+    console = Console() if sys.stdout.isatty() else Console(width=160)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         parsed.verb(parsed, console)

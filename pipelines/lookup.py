@@ -15,6 +15,7 @@ from pipelines.schedule import ScheduleError, read_schedule
 from pipelines.schema import DROPPED, KEPT, QUARANTINED
 from pipelines.shards import ShardError, Shards, Span
 
+IGNORED = [".", "_", "manifest"]  # what lies in a table's folder besides Parquet
 PROVENANCE = ("doc_id", "source", "url", "file", "offset", "record_id")
 
 
@@ -24,7 +25,7 @@ def tables(rundir: RunDir, plan: dict[str, Any]) -> Iterator[tuple[str, ds.Datas
     for step in plan["steps"]:
         folder = rundir.path / step["directory"]
         if rundir.manifest(folder, step["fingerprint"]) is not None:
-            yield step["directory"], ds.dataset(folder, format="parquet", partitioning=outcome, exclude_invalid_files=False)
+            yield step["directory"], ds.dataset(folder, format="parquet", partitioning=outcome, ignore_prefixes=IGNORED)
 
 
 def documents(

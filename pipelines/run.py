@@ -94,7 +94,7 @@ def make_plan(recipe: Recipe) -> Plan:
 
 def run(recipe: Recipe, out: str | Path, master: str | None, console: Console) -> None:
     """Run a recipe into OUT; what is complete there is skipped. Raises UserError, LedgerError."""
-    from pipelines import report
+    from pipelines import report as report_page
 
     plan, rundir = make_plan(recipe), RunDir(out)
     rundir.claim(recipe)
@@ -110,7 +110,7 @@ def run(recipe: Recipe, out: str | Path, master: str | None, console: Console) -
             engine.part("shards", rundir.shards, plan.shards, make_shards)
         if recipe.schedule is not None:
             make_schedule(plan, rundir)
-        report.write(rundir)
+        report_page.write(rundir)
     except Exception as error:
         known = explain(error, rundir)
         if known is None:
