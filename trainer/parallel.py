@@ -1,0 +1,68 @@
+"""Laying the model out over the ranks: recomputation, compilation, then sharding. The same code on GPU and over gloo on CPU.
+
+`fully_shard` is applied at world size 1 too: one path, and it installs the precision policy. On a GPU compute is bf16 with
+fp32 master weights and fp32 gradient sums; on CPU everything is fp32.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch._C._distributed_c10d import HashStore
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
+from trainer.config import OptimizerConfig, Parallel
+from trainer.model import Block, Decoder
+
+
+def start_processes(device: torch.device) -> DeviceMesh:
+    """The data-parallel mesh over all ranks; starts a group of one where the launcher started none."""
+    if not dist.is_initialized():
+        backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    if device.type == "cpu":
+        # Ranks of one machine share its cores; more threads than cores makes each of them slower.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=("data",))
+
+
+def parallelize(model: Decoder, mesh: DeviceMesh, cfg: Parallel) -> Decoder:
+    """Recompute, compile and shard each block, then the rest; in place. The model may be on the meta device."""
+    gpu = mesh.device_type == "cuda"
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if gpu else torch.float32, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    for block in model.model.layers:
+        assert isinstance(block, Block)
+        block.recompute = cfg.recompute == "full"
+        if cfg.compile:
+            block.compile()  # in place: a wrapper would bypass the hooks of fully_shard
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=cfg.reshard)
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    for method in ("losses", "next_logits"):
+        register_fsdp_forward_method(model, method)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            # The loss is divided by the valid tokens of all ranks, so gradients are summed, not averaged.
+            module.set_gradient_divide_factor(1.0)
+    return model
+
+
+def make_optimizer(model: nn.Module, cfg: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over the sharded parameters; the learning rate is written into its groups at every step."""
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    gains = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": cfg.weight_decay}, {"params": gains, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=0.0, betas=cfg.betas, eps=cfg.eps, fused=True)
+
+
+def reshard(model: nn.Module) -> None:
+    """Free gathered weights after passes without a backward, so that parameters are the sharded ones again."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

@@ -1,0 +1,214 @@
+"""Before the first step and after the last: check, build or resume; then samples and the summary."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from tokenizers import Tokenizer
+
+from trainer import checkpoint
+from trainer.checkpoint import Commit, Identity
+from trainer.config import TrainConfig, as_dict, config_hash
+from trainer.data import Data, open_data
+from trainer.errors import UserError
+from trainer.evaluate import evaluate
+from trainer.generate import Sampling, continue_text
+from trainer.log import append, read, say, truncate_after
+from trainer.model import Decoder, init_weights
+from trainer.parallel import make_optimizer, parallelize, reshard, start_processes
+from trainer.schedules import Curve, curve
+
+
+@dataclass
+class Session:
+    """A run on this rank, ready to go from `first_step` to `last_step` (steps counted from 0, the last not included)."""
+
+    accelerator: Accelerator
+    cfg: TrainConfig
+    data: Data
+    out: Path
+    identity: Identity
+    curve: Curve
+    model: Any  # Decoder, sharded in place
+    optimizer: torch.optim.Optimizer
+    first_step: int
+    last_step: int
+
+    @property
+    def rank(self) -> int:
+        """This process among all."""
+        return dist.get_rank()
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return dist.get_world_size()
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank computes."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    def validate(self, sequence_length: int) -> dict[str, float]:
+        """Validation loss per source; every rank calls it."""
+        run, rows = self.cfg.run, self.cfg.parallel.micro_batch
+        return evaluate(self.model, self.data.shards, sequence_length, run.evaluate_tokens, rows, self.device)
+
+    def save(self, step: int, tokens: int) -> Path:
+        """Checkpoint after `step` steps; every rank calls it."""
+        commit = Commit(step, tokens, self.identity, {})
+        return checkpoint.save(self.out / "checkpoints", self.model, self.optimizer, commit, self.cfg.run.keep)
+
+
+def open_session(
+    accelerator: Accelerator,
+    cfg: TrainConfig,
+    shards: Path,
+    out: Path,
+    schedule: Path | None = None,
+    tokenizer: Path | None = None,
+    steps: int | None = None,
+) -> Session | None:
+    """Check everything a user can get wrong, then build or resume. None: there is nothing left to do. Raises UserError."""
+    data = open_data(shards, schedule)
+    last = data.schedule.total_steps if steps is None else min(steps, data.schedule.total_steps)
+    rate = curve(cfg.learning_rate, data.schedule)
+    _check_sizes(cfg, data, accelerator.num_processes)
+    identity = _identity(cfg, data)
+    folder = out / "checkpoints"
+    found = checkpoint.committed(folder)
+    commit = checkpoint.read_commit(found[-1]) if found else None
+    _check_run(out, identity)
+    if commit is not None:
+        checkpoint.check_identity(commit, identity, found[-1])
+    first = data.schedule.step_at(commit.tokens) if commit is not None else 0
+    words = _find_tokenizer(data, shards, tokenizer)
+    if first >= last and (words is None or not _missing_samples(cfg, out, first)):
+        if accelerator.is_main_process:
+            say(f"{out} is complete: {first} of {data.schedule.total_steps} steps. {_summary(out)}")
+        return None
+    mesh = start_processes(accelerator.device)
+    if accelerator.is_main_process:
+        _prepare_folder(out, cfg, data, identity, words, first)
+        say(_opening(cfg, data, accelerator, first, last))
+    dist.barrier()
+    if cfg.run.tracker is not None:
+        options = {cfg.run.tracker: {"purge_step": first + 1}}
+        accelerator.init_trackers("tracker", init_kwargs=options)
+    with torch.device("meta"):
+        model = Decoder(cfg.model, cfg.parallel.loss_chunk)
+    parallelize(model, mesh, cfg.parallel)
+    model.to_empty(device=accelerator.device)
+    optimizer = make_optimizer(model, cfg.optimizer)
+    if commit is None:
+        init_weights(model, cfg.model.init_std, cfg.seed)
+    else:
+        checkpoint.load(found[-1], model, optimizer, commit)
+    return Session(accelerator, cfg, data, out, identity, rate, model, optimizer, first, max(first, last))
+
+
+def finish(run: Session) -> None:
+    """Continue the recipe's prompts into samples.jsonl and say how it went. Every rank calls it."""
+    path = run.out / "tokenizer.json"
+    if path.is_file():
+        tokenizer = Tokenizer.from_file(str(path))
+        stop, sampling = run.data.shards.manifest.eos_id, Sampling(seed=run.cfg.seed)
+        for prompt in _missing_samples(run.cfg, run.out, run.last_step):
+            text = continue_text(run.model, tokenizer, prompt.text, run.cfg.run.sample_tokens, stop, sampling, run.device)
+            if run.rank == 0:
+                line = {"step": run.last_step, "lang": prompt.lang, "prompt": prompt.text, "continuation": text}
+                append(run.out / "samples.jsonl", line)
+                say(f"sample {prompt.lang} | {prompt.text}{text}")
+        reshard(run.model)
+    if run.rank == 0:
+        say(f"done: {run.last_step} of {run.data.schedule.total_steps} steps. {_summary(run.out)}")
+    run.accelerator.end_training()
+
+
+def _check_sizes(cfg: TrainConfig, data: Data, world: int) -> None:
+    manifest = data.shards.manifest
+    if manifest.vocab_size > cfg.model.vocab_size:
+        raise UserError(
+            f"the shards use {manifest.vocab_size} token ids, the model has {cfg.model.vocab_size}; "
+            f"--set model.vocab_size={manifest.vocab_size} or use the shards of the recipe's tokenizer"
+        )
+    for phase in data.schedule.config.phases:
+        samples = phase.batch_tokens // phase.sequence_length
+        if world > samples:
+            raise UserError(
+                f"{world} processes, but a step of phase {phase.name!r} has {samples} samples; start at most {samples}"
+            )
+
+
+def _identity(cfg: TrainConfig, data: Data) -> Identity:
+    schedule = hashlib.sha256(data.schedule.to_json().encode()).hexdigest()[:12]
+    return Identity(config_hash(cfg), data.shards.manifest.fingerprint[:12], schedule)
+
+
+def _check_run(out: Path, identity: Identity) -> None:
+    """A folder that another run began is refused even before its first checkpoint."""
+    if not (out / "config.json").is_file():
+        return
+    values = json.loads((out / "config.json").read_text())["identity"]
+    checkpoint.check_identity(Commit(0, 0, Identity(**values), {}), identity, out)
+
+
+def _prepare_folder(out: Path, cfg: TrainConfig, data: Data, identity: Identity, tokenizer: Path | None, first: int) -> None:
+    manifest = data.shards.manifest
+    about = {"shards": str(data.shards.root.resolve()), "vocab_size": manifest.vocab_size, "eos_id": manifest.eos_id}
+    values = {"config": as_dict(cfg), "identity": vars(identity), "data": about, "parameters": cfg.model.parameters()}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".config.json.tmp").write_text(json.dumps(values, indent=1) + "\n")
+        (out / ".config.json.tmp").replace(out / "config.json")
+        if tokenizer is not None:
+            shutil.copyfile(tokenizer, out / "tokenizer.json")
+        for path in (out / "metrics.jsonl", out / "samples.jsonl", *out.glob("consumed-*.jsonl")):
+            truncate_after(path, first)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
+
+
+def _find_tokenizer(data: Data, shards: Path, given: Path | None) -> Path | None:
+    path = given or shards.parent / "tokenizer" / "tokenizer.json"
+    if not path.is_file():
+        if given is not None:
+            raise UserError(f"there is no tokenizer {str(given)!r}")
+        return None
+    digest, expected = hashlib.sha256(path.read_bytes()).hexdigest(), data.shards.manifest.tokenizer_sha256
+    if digest != expected:
+        raise UserError(f"tokenizer {str(path)!r} has sha256 {digest[:12]}, the shards were made with {expected[:12]}")
+    return path
+
+
+def _missing_samples(cfg: TrainConfig, out: Path, step: int) -> list[Any]:
+    made = {line["prompt"] for line in read(out / "samples.jsonl") if line["step"] == step}
+    return [prompt for prompt in cfg.run.prompts if prompt.text not in made]
+
+
+def _opening(cfg: TrainConfig, data: Data, accelerator: Accelerator, first: int, last: int) -> str:
+    where = f"{accelerator.num_processes} x {accelerator.device.type}"
+    start = f"step {first + 1}" if first else "the start"
+    return (
+        f"{cfg.name} {config_hash(cfg)}: {cfg.model.parameters():,} parameters on {where} ({torch.get_num_threads()} threads), "
+        f"{data.schedule.total_tokens:,} tokens in {data.schedule.total_steps} steps; from {start} to {last}"
+    )
+
+
+def _summary(out: Path) -> str:
+    lines = read(out / "metrics.jsonl")
+    losses = [line["loss"] for line in lines if "loss" in line]
+    validation = [line["validation"] for line in lines if "validation" in line]
+    text = f"loss first {losses[0]:.4f}, last {losses[-1]:.4f}" if losses else "no steps"
+    if validation:
+        text += "; validation " + ", ".join(f"{source} {loss:.4f}" for source, loss in validation[-1].items())
+    return text
