@@ -1,7 +1,7 @@
 """The process that extracts: `python -m pipelines.extract.child '{...}'`, pages in on stdin, texts out on stdout.
 
-A page that eats its CPU time or the memory, or makes a library crash, ends this process and nothing else; `Extractor` starts the
-next one. It ends with its parent: at the latest when the page in work is done or out of time, for then stdin is at its end.
+A page that eats its CPU time or the memory, or makes a library crash, ends this process and nothing else; `Extractor` starts
+the next one. It ends with its parent: at the latest when the page in work is done or out of time, for then stdin is at its end.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Extractor:
                 self.close()
             process = self.process or self._start()
             self.pages += 1
-            assert process.stdin is not None and process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout is not None
             try:
                 process.stdin.write(HEAD.pack(TEXT, len(html)))
                 process.stdin.write(html)
@@ -67,11 +68,11 @@ class Extractor:
                 kind, answer = _receive(process.stdout)
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 raise ExtractError(*self._cause_of_death()) from None
+            if kind == FAILED and answer.startswith(b"MemoryError"):
+                self.close()
         if kind == FAILED:
             name, _, message = answer.decode("utf-8", "replace").partition(": ")
             if name == "MemoryError":
-                with self.lock:
-                    self.close()
                 raise ExtractError("MemoryExceeded", f"extraction needs more than {self.limits.memory_bytes} bytes of memory")
             raise ExtractError("ExtractorFailed", f"{self.limits.engine} raised {name}: {message}")
         return answer.decode()

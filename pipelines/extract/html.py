@@ -15,7 +15,7 @@ from pipelines.schema import drop, quarantine, undecided, with_columns
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """Engine and bounds. The counted bounds drop a page, by rule; CPU time and memory, which depend on the machine, quarantine it."""
+    """Engine and bounds. The counted bounds drop a page, by rule; CPU time and memory depend on the machine: quarantine."""
 
     engine: Engine = "trafilatura"
     favour: Favour = "balanced"
@@ -75,9 +75,16 @@ def extract(docs: pa.RecordBatch, cfg: ExtractConfig) -> pa.RecordBatch:
             dropped.setdefault("no_text", {})[row] = length
     result = with_columns(docs, {"text": texts}).drop_columns(["html"])
     rows = range(docs.num_rows)
-    bounds = {"max_bytes": cfg.max_bytes, "max_nodes": cfg.max_nodes, "max_depth": cfg.max_depth, "no_text": max(1, cfg.min_chars)}
+    bounds = {
+        "max_bytes": cfg.max_bytes,
+        "max_nodes": cfg.max_nodes,
+        "max_depth": cfg.max_depth,
+        "no_text": max(1, cfg.min_chars),
+    }
     for rule, values in dropped.items():
-        result = drop(result, [r in values for r in rows], f"extract.{rule}", [float(values.get(r, 0)) for r in rows], bounds[rule])
+        result = drop(
+            result, [r in values for r in rows], f"extract.{rule}", [float(values.get(r, 0)) for r in rows], bounds[rule]
+        )
     for name in sorted({n for n, _ in failed.values()}):
         chosen = [failed.get(r, ("", ""))[0] == name for r in rows]
         result = quarantine(result, chosen, name, [failed.get(r, ("", ""))[1] for r in rows])

@@ -25,9 +25,12 @@ iso-8859-2: iso8859_2 | csisolatin2 iso-ir-101 iso8859-2 iso88592 iso_8859-2 iso
 iso-8859-3: iso8859_3 | csisolatin3 iso-ir-109 iso8859-3 iso88593 iso_8859-3 iso_8859-3:1988 l3 latin3
 iso-8859-4: iso8859_4 | csisolatin4 iso-ir-110 iso8859-4 iso88594 iso_8859-4 iso_8859-4:1988 l4 latin4
 iso-8859-5: iso8859_5 | csisolatincyrillic cyrillic iso-ir-144 iso8859-5 iso88595 iso_8859-5 iso_8859-5:1988
-iso-8859-6: iso8859_6 | arabic asmo-708 csiso88596e csiso88596i csisolatinarabic ecma-114 iso-8859-6-e iso-8859-6-i iso-ir-127 iso8859-6 iso88596 iso_8859-6 iso_8859-6:1987
-iso-8859-7: iso8859_7 | csisolatingreek ecma-118 elot_928 greek greek8 iso-ir-126 iso8859-7 iso88597 iso_8859-7 iso_8859-7:1987 sun_eu_greek
-iso-8859-8: iso8859_8 | csiso88598e csisolatinhebrew hebrew iso-8859-8-e iso-ir-138 iso8859-8 iso88598 iso_8859-8 iso_8859-8:1988 visual csiso88598i iso-8859-8-i logical
+iso-8859-6: iso8859_6 | arabic asmo-708 csiso88596e csiso88596i csisolatinarabic ecma-114 iso-8859-6-e iso-8859-6-i
+  iso-ir-127 iso8859-6 iso88596 iso_8859-6 iso_8859-6:1987
+iso-8859-7: iso8859_7 | csisolatingreek ecma-118 elot_928 greek greek8 iso-ir-126 iso8859-7 iso88597 iso_8859-7
+  iso_8859-7:1987 sun_eu_greek
+iso-8859-8: iso8859_8 | csiso88598e csisolatinhebrew hebrew iso-8859-8-e iso-ir-138 iso8859-8 iso88598 iso_8859-8
+  iso_8859-8:1988 visual csiso88598i iso-8859-8-i logical
 iso-8859-10: iso8859_10 | csisolatin6 iso-ir-157 iso8859-10 iso885910 l6 latin6
 iso-8859-13: iso8859_13 | iso8859-13 iso885913
 iso-8859-14: iso8859_14 | iso8859-14 iso885914
@@ -40,9 +43,11 @@ x-mac-cyrillic: mac_cyrillic | x-mac-ukrainian maccyrillic mac-cyrillic
 windows-874: cp874 | dos-874 iso-8859-11 iso8859-11 iso885911 tis-620 tis620
 windows-1250: cp1250 | cp1250 x-cp1250
 windows-1251: cp1251 | cp1251 x-cp1251 win-1251 win1251
-windows-1252: cp1252 | ansi_x3.4-1968 ascii us-ascii cp1252 cp819 csisolatin1 ibm819 iso-8859-1 iso-ir-100 iso8859-1 iso88591 iso_8859-1 iso_8859-1:1987 l1 latin1 x-cp1252 x-user-defined
+windows-1252: cp1252 | ansi_x3.4-1968 ascii us-ascii cp1252 cp819 csisolatin1 ibm819 iso-8859-1 iso-ir-100 iso8859-1
+  iso88591 iso_8859-1 iso_8859-1:1987 l1 latin1 x-cp1252 x-user-defined
 windows-1253: cp1253 | cp1253 x-cp1253
-windows-1254: cp1254 | cp1254 csisolatin5 iso-8859-9 iso-ir-148 iso8859-9 iso88599 iso_8859-9 iso_8859-9:1989 l5 latin5 x-cp1254
+windows-1254: cp1254 | cp1254 csisolatin5 iso-8859-9 iso-ir-148 iso8859-9 iso88599 iso_8859-9 iso_8859-9:1989 l5
+  latin5 x-cp1254
 windows-1255: cp1255 | cp1255 x-cp1255
 windows-1256: cp1256 | cp1256 x-cp1256
 windows-1257: cp1257 | cp1257 x-cp1257
@@ -53,24 +58,24 @@ big5: big5hkscs | big5-hkscs cn-big5 csbig5 x-x-big5 big-5 cp950
 euc-jp: euc_jp | cseucpkdfmtjapanese x-euc-jp eucjp euc_jp
 iso-2022-jp: iso2022_jp_ext | csiso2022jp
 shift_jis: cp932 | csshiftjis ms932 ms_kanji shift-jis sjis windows-31j x-sjis cp932 shiftjis
-euc-kr: cp949 | cseuckr csksc56011987 iso-ir-149 korean ks_c_5601-1987 ks_c_5601-1989 ksc5601 ksc_5601 windows-949 uhc cp949 ks_c_5601
+euc-kr: cp949 | cseuckr csksc56011987 iso-ir-149 korean ks_c_5601-1987 ks_c_5601-1989 ksc5601 ksc_5601 windows-949 uhc
+  cp949 ks_c_5601
 johab: johab | ms1361
 utf-16le: utf_16_le | csunicode iso-10646-ucs-2 ucs-2 unicode unicodefeff utf-16
 utf-16be: utf_16_be | unicodefffe
 """
 CODECS: dict[str, str] = {}
 LABELS: dict[str, str] = {}
-for _line in _TABLE.strip().splitlines():
+for _line in _TABLE.strip().replace("\n  ", " ").splitlines():
     _name, _, _rest = _line.partition(": ")
     _codec, _, _labels = _rest.partition(" |")
     CODECS[_name] = _codec
     LABELS.update(dict.fromkeys((_name, *_labels.split()), _name))
 
 LATIN = frozenset(
-    "iso-8859-2 iso-8859-3 iso-8859-4 iso-8859-10 iso-8859-13 iso-8859-14 iso-8859-15 iso-8859-16 macintosh windows-1250 windows-1252"
-    " windows-1254 windows-1257 windows-1258".split()
+    [f"iso-8859-{n}" for n in (2, 3, 4, 10, 13, 14, 15, 16)] + [f"windows-125{n}" for n in (0, 2, 4, 7, 8)] + ["macintosh"]
 )
-MULTI_BYTE = frozenset("gb18030 hz-gb-2312 big5 euc-jp iso-2022-jp shift_jis euc-kr johab".split())
+MULTI_BYTE = frozenset(("gb18030", "hz-gb-2312", "big5", "euc-jp", "iso-2022-jp", "shift_jis", "euc-kr", "johab"))
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16le"), (codecs.BOM_UTF16_BE, "utf-16be"))
 
 _COMMENT = re.compile(rb"<!--.*?-->", re.S)
@@ -81,7 +86,7 @@ _ISO_2022 = re.compile(rb"\x1b(?:\$[@AB(]|\([BIJ])")
 
 
 def decode(body: bytes, http_charset: str | None) -> tuple[str, str]:
-    """`(text, WHATWG name of the charset)`; bytes that do not fit become U+FFFD. `http_charset`: the label of the HTTP header."""
+    """`(text, WHATWG name of the charset)`; what does not fit becomes U+FFFD. `http_charset`: the HTTP header's label."""
     for bom, name in BOMS:
         if body.startswith(bom):
             return body[len(bom) :].decode(CODECS[name], "replace"), name
@@ -154,7 +159,7 @@ def _wide(body: bytes) -> str | None:
 
 
 def _is_utf8(body: bytes, declared: list[str]) -> bool:
-    """Valid UTF-8, or nearly so (a page cut or spliced); two-byte letters alone, and few, may be a declared multi-byte charset."""
+    """Valid UTF-8, or nearly so (a page cut or spliced); a few two-byte letters alone may be a declared multi-byte charset."""
     try:
         text = body.decode()
         if len(text.encode("ascii", "ignore")) + 4 < len(text):

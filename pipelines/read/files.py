@@ -14,8 +14,9 @@ BUFFER = 1 << 18
 def list_files(paths: str | tuple[str, ...]) -> list[dict[str, Any]]:
     """The files that `paths` (files, folders, globs; `**` crosses folders) name: `path`, `bytes`, `mtime_ns`, by path.
 
-    A folder stands for the files below it; hidden files and names that begin with "_" (markers of Hadoop and Spark) are left out
-    of folders and globs. Addresses with a scheme (s3://, hdfs://) go through fsspec. Raises UserError for a path without a match.
+    A folder stands for the files below it; hidden files and names that begin with "_" (markers of Hadoop and Spark) are left
+    out of folders and globs. Addresses with a scheme (s3://, hdfs://) go through fsspec. Raises UserError for a path that
+    matches nothing.
     """
     found: dict[str, dict[str, Any]] = {}
     for path in (paths,) if isinstance(paths, str) else paths:
@@ -59,10 +60,7 @@ def _remote(path: str) -> list[dict[str, Any]]:
     import fsspec
 
     system, inside = fsspec.core.url_to_fs(path)
-    if system.isdir(inside):
-        names = system.find(inside)
-    else:
-        names = system.glob(inside)
+    names = system.find(inside) if system.isdir(inside) else system.glob(inside)
     result = []
     for name in names:
         info = system.info(name)

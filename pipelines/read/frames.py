@@ -1,7 +1,7 @@
 """Where each record of a WARC or ARC file lies, whatever happened to the file.
 
-FastWARC reads twice as fast, but ends a file at its first damage, reads no ARC and does not tell where a damaged span ends; at a
-page every 26 ms for the extraction after it, the 0.1 ms a record of this one path for good and bad files does not show.
+FastWARC reads twice as fast, but ends a file at its first damage, reads no ARC and does not tell where a damaged span ends;
+beside 26 ms a page for the extraction that follows, the 0.1 ms a record of this one path for good and bad files do not show.
 Sources: WARC 1.1 (ISO 28500:2017) section 4 and annex D; ARC 1.0 (Internet Archive, 1996); RFC 1952.
 """
 
@@ -128,7 +128,7 @@ def _through_members(file: IO[bytes], size: int, max_bytes: int) -> Iterator[Pie
         if stream.error is None:
             return
         start = next_member(file, members.member + 1, size, None)
-        message = f"gzip from byte {members.member} of the file on does not inflate, the next good member is at {start}: {stream.error}"
+        message = f"gzip from byte {members.member} of the file to {start} does not inflate: {stream.error}"
         yield Piece(position, 0, error_class="DamagedGzip", error_message=message)
 
 
@@ -176,7 +176,7 @@ def _header(stream: Stream, start: int = 0) -> tuple[int, dict[str, str], int | 
 
 
 def parse_headers(text: bytes) -> dict[str, str]:
-    """`name: value` lines after the first line, names in lower case, folded lines joined; the first of a repeated name stands."""
+    """`name: value` lines after the first line, names in lower case, folded lines joined; of a repeated name the first."""
     headers: dict[str, str] = {}
     name = ""
     for line in text.split(b"\n")[1:]:
@@ -202,7 +202,9 @@ def _record(stream: Stream, begin: int, headers: dict[str, str], declared: int |
     piece = Piece(start, 0, kind, headers)
     if declared is None:
         length = stream.skip_to(EITHER_START, begin)
-        return replace(piece, length=length, error_class="NoContentLength", error_message="the record does not say how long it is")
+        return replace(
+            piece, length=length, error_class="NoContentLength", error_message="the record does not say how long it is"
+        )
     have = stream.ensure(begin + min(declared, max_bytes + CHUNK))
     if declared > max_bytes and have >= begin + max_bytes:
         return _oversize(stream, piece, begin, declared)
@@ -234,7 +236,9 @@ def _wrong_length(stream: Stream, piece: Piece, begin: int, declared: int, max_b
 
 
 def _mismatch(declared: int, found: int) -> str:
-    return f"the record says {declared} bytes and none follows there, nor within the bound; the next one begins {found} bytes on"
+    return (
+        f"the record says {declared} bytes and none follows there, nor within the bound; the next one begins {found} bytes on"
+    )
 
 
 def _oversize(stream: Stream, piece: Piece, begin: int, declared: int) -> Piece:

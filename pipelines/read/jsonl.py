@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -36,7 +36,7 @@ class Columns:
 class JsonlConfig:
     """Field names and bounds of the JSONL reader."""
 
-    columns: Columns = Columns()
+    columns: Columns = field(default_factory=Columns)
     max_bytes: int = 64 << 20  # of a line; a longer one is quarantined without being held
     batch_rows: int = 1000
     batch_bytes: int = 16 << 20
@@ -52,7 +52,7 @@ class BadRecord(Exception):
 
 @reader(version=1)
 def read_jsonl(path: str, source: str, cfg: JsonlConfig) -> Iterator[pa.RecordBatch]:
-    """Every line as one row of RECORD + DECISION; offsets are of the decompressed text, and blank lines belong to the next line."""
+    """Every line as one row of RECORD + DECISION; offsets are of the decompressed text, blank lines belong to the next line."""
     with open_file(path) as file:
         size = file.seek(0, os.SEEK_END)
         chunks, compressed = decompressed(file)
@@ -82,9 +82,11 @@ def _rows(stream: Stream, path: str, source: str, cfg: JsonlConfig) -> Iterator[
             row |= {"error_class": bad.args[0], "error_message": f"{path}: byte {start}: {bad.args[1]}"}
         yield row
     if blank or stream.error is not None:
-        row = {"doc_id": doc_id(source, "", b""), "source": source, "file": path, "offset": stream.position - blank, "length": blank}
+        row = {"doc_id": doc_id(source, "", b""), "source": source, "file": path}
+        row |= {"offset": stream.position - blank, "length": blank}
         message = f"{path}: byte {stream.position}: the file ends in damage: {stream.error}"
-        yield row | ({"drop_rule": "read.blank"} if stream.error is None else {"error_class": "DamagedFile", "error_message": message})
+        damage = {"error_class": "DamagedFile", "error_message": message}
+        yield row | ({"drop_rule": "read.blank"} if stream.error is None else damage)
 
 
 def _line(stream: Stream, max_bytes: int) -> tuple[bytes | None, int]:
@@ -117,7 +119,7 @@ def _parse(line: bytes) -> dict[str, Any]:
 
 
 def record_columns(record: dict[str, Any], columns: Columns, source: str) -> Row:
-    """The RECORD columns of an input record. Raises BadRecord where it has no text, or a field has another type than its column."""
+    """The RECORD columns of an input record. Raises BadRecord where it has no text, or a field has another type."""
     text = record.get(columns.text)
     if text is None:
         raise BadRecord("MissingText", f"there is no field {columns.text!r}; the record has {', '.join(list(record)[:20])}")

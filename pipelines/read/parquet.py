@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,12 +15,14 @@ from pipelines.read.rows import Row, batches
 from pipelines.recipe import reader
 from pipelines.schema import doc_id
 
+STRINGS = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
+
 
 @dataclass(frozen=True)
 class ParquetConfig:
     """Column names and bounds of the Parquet reader."""
 
-    columns: Columns = Columns()
+    columns: Columns = field(default_factory=Columns)
     batch_rows: int = 1000
     batch_bytes: int = 16 << 20
 
@@ -55,11 +58,11 @@ def _check_types(schema: pa.Schema, columns: Columns) -> None:
         kind = schema.field(name).type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
-        number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_temporal(kind)
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind)) and (
-            not number or name not in (columns.id, columns.date)
-        ):
-            raise BadRecord("WrongType", f"column {name!r} is {kind}, not a string; convert it, or name another column in the config")
+        good = kind in STRINGS
+        if name in (columns.id, columns.date):
+            good = good or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_temporal(kind)
+        if not good:
+            raise BadRecord("WrongType", f"column {name!r} is {kind}, not a string; convert it, or name another in the config")
 
 
 def _quarantined(path: str, source: str, offset: int, length: int, name: str, text: str) -> Row:
@@ -82,7 +85,7 @@ def _rows(table: pq.ParquetFile, path: str, source: str, cfg: ParquetConfig) -> 
         try:
             for batch in table.iter_batches(batch_size=min(cfg.batch_rows, 1000), row_groups=[group], columns=names):
                 for record in batch.to_pylist():
-                    yield _row({k: v.isoformat() if hasattr(v, "isoformat") else v for k, v in record.items()}, path, source, position, cfg)
+                    yield _row(record, path, source, position, cfg)
                     position += 1
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             yield _quarantined(path, source, position, end - position, "DamagedRowGroup", f"row group {group}: {error}")
@@ -90,6 +93,7 @@ def _rows(table: pq.ParquetFile, path: str, source: str, cfg: ParquetConfig) -> 
 
 
 def _row(record: dict[str, object], path: str, source: str, position: int, cfg: ParquetConfig) -> Row:
+    record = {k: v.isoformat() if isinstance(v, (datetime.date, datetime.time)) else v for k, v in record.items()}
     try:
         return {"source": source, "file": path, "offset": position, "length": 1} | record_columns(record, cfg.columns, source)
     except BadRecord as bad:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import brotli
+import brotli  # type: ignore[import-untyped]
 import zstandard
 
 from pipelines.read.frames import HEADER_END, MAX_HEADER, parse_headers
@@ -25,16 +25,17 @@ CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';,]+)", re.I)
 
 # First bytes of what a browser would not take for text.
 BINARY_MAGIC = re.compile(
-    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|BM.{4}\0\0\0\0|RIFF.{4}(?:WEBP|WAVE|AVI )|\0\0\x01\0|%PDF-|%!PS-Adobe-|\x1f\x8b\x08|PK\x03\x04"
-    rb"|Rar!\x1a\x07|7z\xbc\xaf\x27\x1c|BZh[1-9]1AY|\xfd7zXZ\0|\x28\xb5\x2f\xfd|OggS\0|ID3[\x02-\x04]|\xff[\xfb\xf3\xf2]|fLaC\0|\x1a\x45\xdf\xa3"
-    rb"|.{4}ftyp|FLV\x01|[CF]WS[\x01-\x20]|\x7fELF|MZ.\0|\0asm|wOF[F2]|\0\x01\0\0\0|OTTO\0|true\0|II\x2a\0|MM\0\x2a|\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-    rb"|SQLite format 3\0|\xca\xfe\xba\xbe|MThd\0|8BPS\0",
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|BM.{4}\0\0\0\0|RIFF.{4}(?:WEBP|WAVE|AVI )|\0\0\x01\0|II\x2a\0|MM\0\x2a|8BPS\0"
+    rb"|%PDF-|%!PS-Adobe-|\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1|SQLite format 3\0"
+    rb"|\x1f\x8b\x08|PK\x03\x04|Rar!\x1a\x07|7z\xbc\xaf\x27\x1c|BZh[1-9]1AY|\xfd7zXZ\0|\x28\xb5\x2f\xfd"
+    rb"|OggS\0|ID3[\x02-\x04]|\xff[\xfb\xf3\xf2]|fLaC\0|MThd\0|\x1a\x45\xdf\xa3|.{4}ftyp|FLV\x01|[CF]WS[\x01-\x20]"
+    rb"|\x7fELF|MZ.\0|\0asm|\xca\xfe\xba\xbe|wOF[F2]|\0\x01\0\0\0|OTTO\0|true\0",
     re.S,
 )
 BINARY_BYTES = bytes(b for b in range(32) if b not in (9, 10, 12, 13, 27))
 HTML_MAGIC = re.compile(
-    rb"(?:\xef\xbb\xbf)?[\t\n\f\r ]*(?:<!--|<(?:!DOCTYPE[ \t]+HTML|HTML|HEAD|SCRIPT|IFRAME|H1|DIV|FONT|TABLE|A|STYLE|TITLE|B|BODY|BR|P|META|LINK)"
-    rb"(?=[\s>]))",
+    rb"(?:\xef\xbb\xbf)?[\t\n\f\r ]*(?:<!--|<(?:!DOCTYPE[ \t]+HTML|HTML|HEAD|SCRIPT|IFRAME|H1|DIV|FONT|TABLE|A|STYLE|TITLE"
+    rb"|B|BODY|BR|P|META|LINK)(?=[\s>]))",
     re.I,
 )
 HTML_ROOT = re.compile(rb"<html[\s>]|<!DOCTYPE\s+html", re.I)

@@ -19,14 +19,14 @@ def check_tiling(spans: Iterable[tuple[int, int]], start: int = 0) -> int:
     end = start
     for offset, length in spans:
         if offset != end or length < 0:
-            raise AssertionError(f"records do not tile the file: one ends at {end}, the next has offset {offset}, length {length}")
+            raise AssertionError(f"records do not tile the file: after byte {end} comes offset {offset}, length {length}")
         end = offset + length
     return end
 
 
 def spans(batch: pa.RecordBatch) -> Iterator[tuple[int, int]]:
     """`(offset, length)` of each row."""
-    return zip(batch["offset"].to_pylist(), batch["length"].to_pylist(), strict=True)
+    return zip(batch["offset"].to_numpy().tolist(), batch["length"].to_numpy().tolist(), strict=True)
 
 
 def batches(rows: Iterable[Row], batch_rows: int, batch_bytes: int, size: int | None) -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,8 @@
-"""WARC files as a Spark data source: `spark.dataSource.register(WarcDataSource)`, then `spark.read.format("headrace.warc").load(path)`."""
+"""WARC files as a Spark data source.
+
+spark.dataSource.register(WarcDataSource)
+pages = spark.read.format("headrace.warc").load("crawl/*.warc.gz")
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from pipelines.read.warc import WarcConfig, read_warc
 
 
 class WarcDataSource(DataSource):
-    """The rows of `read_warc`. Options: `path` (file, folder or glob), `source`, and the fields of WarcConfig as JSON values."""
+    """The rows of `read_warc`. Options: `path` (file, folder or glob), `source`, and the fields of WarcConfig as JSON."""
 
     @classmethod
     def name(cls) -> str:

@@ -17,7 +17,7 @@ GZIP, ZSTD = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"
 
 
 class Stream:
-    """A window that moves over chunks. `open_at(position)` gives the chunks from there; damage ends it and stands in `error`."""
+    """A window that moves over chunks. `open_at(position)` gives the chunks from there; damage ends them, see `error`."""
 
     def __init__(self, open_at: Callable[[int], Iterator[bytes]], position: int = 0) -> None:
         self.open_at = open_at

@@ -47,8 +47,8 @@ def read_text(path: str, source: str, cfg: TextConfig) -> Iterator[pa.RecordBatc
         row["doc_id"] = doc_id(source, "", body)
         if total > cfg.max_bytes:
             row |= {"drop_rule": "read.max_bytes", "drop_value": float(max(total, size)), "drop_bound": float(cfg.max_bytes)}
-        elif not body.strip():
-            row |= {"drop_rule": "read.empty_body", "drop_value": float(len(body)), "drop_bound": 1.0} if "error_class" not in row else {}
+        elif "error_class" not in row and not body.strip():
+            row |= {"drop_rule": "read.empty_body", "drop_value": float(len(body)), "drop_bound": 1.0}
         elif "error_class" not in row:
             text, row["charset"] = decode(body, cfg.charset)
             row["text"] = printable(text)

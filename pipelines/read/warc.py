@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -39,8 +40,9 @@ class WarcConfig:
 def read_warc(path: str, source: str, cfg: WarcConfig) -> Iterator[pa.RecordBatch]:
     """Every record, and every damaged span, of a WARC or ARC file (plain, gzip, zstd) as one row of RECORD + DECISION.
 
-    Kept: HTTP responses of a status in `cfg.statuses` with HTML (in `html`) or plain text (in `text`), resource records of these
-    types, conversion records. Everything else is dropped by a rule `read.*`; damage is quarantined. The rows tile the file.
+    Kept: HTTP responses of a status in `cfg.statuses` with HTML (in `html`) or plain text (in `text`), resource records of
+    these types, conversion records. Everything else is dropped by a rule `read.*`; damage is quarantined. The rows tile the
+    file.
     """
     with open_file(path) as file:
         size = file.seek(0, os.SEEK_END)
@@ -95,14 +97,16 @@ def _content(piece: Piece, source: str, identity: str, cfg: WarcConfig) -> Row:
         return _dropped("http_status", response.status, 200)
     if response.body_length > cfg.max_bytes:
         return _dropped("max_bytes", response.body_length, cfg.max_bytes)
-    return _document(response, source, identity, cfg)
+    return _document(response, headers.get("warc-target-uri", "").strip("<>"), source, identity, cfg)
 
 
-def _document(response: Response, source: str, identity: str, cfg: WarcConfig) -> Row:
+def _document(response: Response, url: str, source: str, identity: str, cfg: WarcConfig) -> Row:
     body = response.body
     if not body.strip(b"\0\t\n\f\r "):
         return _dropped("empty_body", len(body), 1)
     kind = kind_of(response.mime, body)
+    if kind == "text" and urlsplit(url).path == "/robots.txt":
+        return _dropped("robots_txt")
     if kind == "binary":
         return _dropped("not_html")
     if kind == "other" or (kind == "text" and not cfg.plain_text):
