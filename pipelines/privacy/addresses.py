@@ -33,6 +33,11 @@ _VERSION = re.compile(
 )
 
 
+# Four numbers below this are headings and versions far more often than addresses (1 address in 4,096 is so).
+_SMALL = 32
+_NETWORK = re.compile(r"(?:\bips?\b|address|adresse|host|server|ping|dns|client|://|@|\u5730\u5740)[^\n]{0,16}$", re.IGNORECASE)
+
+
 def find_emails(text: str) -> Iterator[tuple[int, int]]:
     """Spans of e-mail addresses. `user@host:path` of scp and git, and file names like `logo@2x.png`, are none."""
     for match in _EMAIL.finditer(text):
@@ -49,11 +54,16 @@ def find_emails(text: str) -> Iterator[tuple[int, int]]:
 def find_ips(text: str) -> Iterator[tuple[int, int]]:
     """Spans of public IPv4 and IPv6 addresses; private, loopback, documentation and reserved ones are left, and versions."""
     for match in _IPV4.finditer(text):
-        if _is_public(match[0]) and not _VERSION.search(text[max(0, match.start() - 40) : match.start()]):
+        before = text[max(0, match.start() - 40) : match.start()]
+        if _is_public(match[0]) and not _VERSION.search(before) and not (_small(match[0]) and not _NETWORK.search(before)):
             yield match.span()
     for match in _IPV6.finditer(text):
         if _is_public(match[0]):
             yield match.span()
+
+
+def _small(text: str) -> bool:
+    return all(int(part) < _SMALL for part in text.split("."))
 
 
 def _is_public(text: str) -> bool:

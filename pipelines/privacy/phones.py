@@ -1,8 +1,9 @@
 """Telephone numbers: shapes found by a pattern, judged by the numbering plans of the phonenumbers library.
 
-A number in international form is one if its country code exists (its length need not be right: people mistype). One in national form must
-look like a telephone number, not like a date, an amount, a table or a range, and either follow a word like "phone" or be
-valid in a country in which the document's language is spoken. Numbers under nine national digits need the word.
+A number in international form is one if its country code exists (its length need not be right: people mistype). One in
+national form must look like a telephone number, not like a date, an amount, a table or a range, and either follow a word like
+"phone", or be written as no other number is (a bracketed prefix; groups with a leading 0), or be valid in a country in which
+the document's language is spoken. Numbers under nine digits need the word.
 """
 
 from __future__ import annotations
@@ -55,6 +56,12 @@ _YEARS = re.compile(r"\(?(?:1[0-9]|20)\d\d\)?\W{1,3}(?:1[0-9]|20)\d\d\)?$")
 _AMOUNT = re.compile(r"[1-9]\d{0,2}(?:[ .\u00a0\u2009\u202f]\d{3})+$")
 _SSN = re.compile(r"\d{3}[- ]\d{2}[- ]\d{4}$")
 
+_CHINESE_MOBILE = re.compile(r"1[3-9]\d{9}$")
+# A bracketed prefix; or a leading 0 and groups of two and more digits.
+_UNMISTAKABLE = re.compile(
+    r"\((?:0\d{1,4}|[2-9]\d{2})\)[-. ]?\d{2,4}[-. ]?\d{2,4}(?:[-. ]?\d{2,4})?$|0[1-9]\d{0,4}(?:[-/. ]\d{2,8}){1,4}$"
+)
+_US_POSTCODE = re.compile(r"\d{5}[- ]\d{1,4}$")  # ZIP+4, or a postcode before a house number
 _NORTH_AMERICA = re.compile(r"(?:1[-. ])?\(?\d{3}\)?[-. /]{0,2}\d{3}[-. ]\d{4}$")
 
 # Countries whose plans are tried for a national number, by language; "" for a language that is not listed.
@@ -81,7 +88,8 @@ def find_phones(text: str, lang: str | None = None) -> Iterator[tuple[int, int]]
         named = _WORD.search(text[max(0, start - 40) : start]) is not None or _LABEL_AFTER.match(text, end) is not None
         if not named and _NOT_PHONE.search(text[max(0, start - 16) : start]):
             continue
-        if is_phone(core, lang or "", named or match["extension"] is not None):
+        extended = match["extension"] is not None and re.search(r"[-().]", core) is not None
+        if is_phone(core, lang or "", named or extended):
             yield start, end
 
 
@@ -98,12 +106,15 @@ def is_phone(number: str, lang: str, named: bool) -> bool:
     if named:
         return 7 <= len(digits) <= 13
     bare = number == digits
-    if len(digits) < 9 or len(digits) > 13 or (_AMOUNT.match(number) and not bare) or _table(number):
+    if len(digits) < 9 or len(digits) > 13 or _US_POSTCODE.match(number):
         return False
-    mobile_cn = len(digits) == 11 and digits[0] == "1" and digits[1] in "3456789"
-    if bare and not (mobile_cn or digits[0] == "0"):
+    if (_AMOUNT.match(number) and not bare) or _table(number):
         return False
-    return any(_valid(number, digits, region) for region in REGIONS.get(lang, REGIONS[""]) + ("CN",) * mobile_cn)
+    if _CHINESE_MOBILE.match(digits) or (not bare and _UNMISTAKABLE.match(number)):
+        return True
+    if bare and digits[0] != "0":
+        return False
+    return any(_valid(number, digits, region) for region in REGIONS.get(lang, REGIONS[""]))
 
 
 def _table(number: str) -> bool:
@@ -124,16 +135,10 @@ def _country_code(digits: str) -> bool:
 
 
 def _valid(number: str, digits: str, region: str) -> bool:
-    """Valid in the region's plan, and written as there: with the trunk prefix where the plan has one, in North America 3-3-4."""
+    """Valid in the region's plan, and written as there: with the trunk prefix if the plan has one, 3-3-4 in North America."""
     metadata = phonenumbers.PhoneMetadata.metadata_for_region(region)
-    if metadata.country_code == 1:
-        if not _NORTH_AMERICA.match(number):
-            return False
-    elif (
-        metadata.national_prefix
-        and not digits.startswith(metadata.national_prefix)
-        and not (region == "CN" and digits[0] == "1")
-    ):
+    prefix = metadata.national_prefix
+    if not (_NORTH_AMERICA.match(number) if metadata.country_code == 1 else not prefix or digits.startswith(prefix)):
         return False
     try:
         return bool(phonenumbers.is_valid_number_for_region(phonenumbers.parse(digits, region), region))

@@ -23,7 +23,7 @@ KINDS = ("email", "iban", "card", "ip", "phone")
 PII_COLUMNS = pa.schema([pa.field(f"pii_{kind}", pa.int32()) for kind in ("email", "ip", "phone", "card", "iban")])
 
 _DIGIT = re.compile(r"\d")
-_FOUR_DIGITS = re.compile(r"[0-9](?:[^\n0-9]{0,3}[0-9]){5}")
+_SIX_DIGITS = re.compile(r"[0-9](?:[^\n0-9]{0,3}[0-9]){5}")
 _IPV6_HINT = re.compile(r"[0-9A-Fa-f]:[0-9A-Fa-f:]*:")
 
 
@@ -52,12 +52,12 @@ class Found:
 
 def _fold_table() -> dict[int, int]:
     """Digits of every script to ASCII ones, full-width signs and letters to ASCII: one character each, so offsets stay."""
-    digits = {p: 48 + unicodedata.decimal(chr(p)) for p in range(0x80, 0x1FFFF) if unicodedata.category(chr(p)) == "Nd"}
+    digits = {p: 48 + unicodedata.decimal(chr(p)) for p in range(0x80, 0xFF01) if unicodedata.category(chr(p)) == "Nd"}
     return {p: p - 0xFEE0 for p in range(0xFF01, 0xFF5F)} | {0x3000: 0x20, 0x2212: 0x2D} | digits
 
 
 _FOLD = _fold_table()
-_FOLDED = re.compile("[" + "".join(re.escape(chr(p)) for p in sorted(_FOLD)) + "]")
+_FOLDED = re.compile("[" + "".join(map(chr, sorted(_FOLD))) + "]")
 
 
 def find_pii(text: str, lang: str | None = None, kinds: tuple[str, ...] = KINDS) -> list[Found]:
@@ -67,7 +67,7 @@ def find_pii(text: str, lang: str | None = None, kinds: tuple[str, ...] = KINDS)
         return []
     if not text.isascii() and _FOLDED.search(text):
         text = text.translate(_FOLD)
-    many = has_digit and _FOUR_DIGITS.search(text) is not None
+    many = has_digit and _SIX_DIGITS.search(text) is not None
     finders: dict[str, tuple[bool, Callable[[str], Iterator[tuple[int, int]]]]] = {
         "email": (has_at, find_emails),
         "iban": (many, find_ibans),
