@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipelines.errors import UserError
@@ -73,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         help_ = "change a setting, e.g. near_duplicates.threshold=0.8 or web.paths=DIR; VALUE is JSON or plain text; repeatable"
         made.add_argument("--set", action="append", default=[], metavar="STAGE.FIELD=VALUE", dest="settings", help=help_)
     run.add_argument("--master", help="Spark master; default: this machine, all cores (under spark-submit: what it says)")
+    conf = "a Spark setting, e.g. spark.driver.memory=8g; repeatable"
+    run.add_argument("--conf", action="append", default=[], metavar="KEY=VALUE", help=conf)
     run.add_argument("--dry-run", action="store_true", help="the same as `plan`")
 
     report = verb(
@@ -118,7 +120,10 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     if args.dry_run:
         _plan(args, console)
         return
-    run(with_settings(load_recipe(args.recipe), args.settings), args.out, args.master, console)
+    if bad := [c for c in args.conf if "=" not in c]:
+        raise UserError(f"--conf {bad[0]!r} is not KEY=VALUE, e.g. --conf spark.driver.memory=8g")
+    conf = dict(c.split("=", 1) for c in args.conf)
+    run(with_settings(load_recipe(args.recipe), args.settings), args.out, console, args.master, conf)
     print_summary(RunDir(args.out), console)
 
 
@@ -219,7 +224,9 @@ def _trace(args: argparse.Namespace, console: Console) -> None:
         found = trace_step(rundir, plan, args.step, args.limit)
     else:
         found = trace_row(rundir, plan, args.shard, args.row)
-    table = Table("shard", "row", "tokens", "doc_id", "URL or record", "file", "offset")
+    table = Table(
+        "shard", "row", "tokens", "doc_id", Column("URL or record", overflow="fold"), Column("file", overflow="fold"), "offset"
+    )
     for page in found:
         tokens = f"{page['tokens'][0]}-{page['tokens'][1]}" if page["tokens"][1] else "all"
         name = page["url"] or page["record_id"] or ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -92,14 +92,16 @@ def make_plan(recipe: Recipe) -> Plan:
     return Plan(recipe, files, made, tuple(schemas), tokenizer, shards, fingerprint("schedule", recipe.schedule, shards))
 
 
-def run(recipe: Recipe, out: str | Path, master: str | None, console: Console) -> None:
-    """Run a recipe into OUT; what is complete there is skipped. Raises UserError, LedgerError."""
+def run(
+    recipe: Recipe, out: str | Path, console: Console, master: str | None = None, conf: Mapping[str, str] | None = None
+) -> None:
+    """Run a recipe into OUT; what is complete there is skipped. `conf`: Spark settings. Raises UserError, LedgerError."""
     from pipelines import report as report_page
 
     plan, rundir = make_plan(recipe), RunDir(out)
     rundir.claim(recipe)
     write_json(rundir.plan, plan.to_json())
-    engine = Engine(plan, rundir, master, console)
+    engine = Engine(plan, rundir, console, master, conf or {})
     try:
         for index in range(len(plan.steps)):
             engine.table(index)
@@ -123,8 +125,8 @@ def run(recipe: Recipe, out: str | Path, master: str | None, console: Console) -
 class Engine:
     """Materialises a plan's parts in OUT, one after the other; Spark starts when the first incomplete part asks for it."""
 
-    def __init__(self, plan: Plan, rundir: RunDir, master: str | None, console: Console) -> None:
-        self.plan, self.rundir, self.master, self.console = plan, rundir, master, console
+    def __init__(self, plan: Plan, rundir: RunDir, console: Console, master: str | None, conf: Mapping[str, str]) -> None:
+        self.plan, self.rundir, self.console, self.master, self.conf = plan, rundir, console, master, conf
         self._started = False
 
     @cached_property
@@ -132,7 +134,7 @@ class Engine:
         """The session, started on first use."""
         self.console.print("  starting Spark", highlight=False)
         self._started = True
-        return session(self.master, app=f"headrace {self.plan.recipe.name}")
+        return session(self.master, app=f"headrace {self.plan.recipe.name}", settings=self.conf)
 
     def stop(self) -> None:
         """Stop Spark if it was started."""

@@ -1,0 +1,29 @@
+"""The demo's stages with a quick extractor and a small vocabulary; tests set the inputs."""
+
+from dataclasses import replace
+
+from pipelines.extract.extract import ExtractConfig
+
+from pipelines.recipe import Recipe
+from pipelines.recipes.demo import demo
+from pipelines.schedule import Phase, ScheduleConfig
+from pipelines.tokens.train import TokenizerConfig
+from pipelines.tokens.write import ShardConfig
+
+
+def small() -> Recipe:
+    """Sources web and code; shards of about 100 kB, so that a source has several."""
+    recipe = demo()
+    quick = ExtractConfig(engine="resiliparse")
+    weights = {"web-en": 0.5, "web-zh": 0.2, "code": 0.3}
+    return replace(
+        recipe,
+        name="small",
+        inputs=tuple(i for i in recipe.inputs if i.source in ("web", "code")),
+        stages=tuple(replace(s, cfg=quick) if s.name == "extract" else s for s in recipe.stages),
+        tokenizer=TokenizerConfig(vocab_size=1000, sample_bytes=1 << 20),
+        shards=ShardConfig(target_bytes=100_000, validation_share=0.1),
+        schedule=ScheduleConfig(
+            (Phase("main", 16_384, 128, 1024, weights), Phase("annealing", 4096, 64, 512, {"web-en": 1.0}))
+        ),
+    )
