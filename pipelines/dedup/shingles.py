@@ -1,8 +1,8 @@
 """Hashed n-gram sets of texts, and their exact Jaccard similarity: what "near duplicate" means here.
 
 A text is normalised (NFKC, lower case) and cut into units: words (`\\w+`), or single word characters where more than 30 % of
-its characters belong to scripts written without blanks. A shingle is the 64-bit hash of `ngram` consecutive units. A text of fewer
-units gives one shingle, the hash of all of them, so that two short texts are alike only where they are equal; a text
+its characters belong to scripts written without blanks. A shingle is the 64-bit hash of `ngram` consecutive units. A text of
+fewer units gives one shingle, the hash of all of them, so that two short texts are alike only where they are equal; a text
 without units gives none, and is like nothing.
 """
 

@@ -36,8 +36,8 @@ class _Component:
 def verify(batches: Iterable[pa.RecordBatch], threshold: float, ngram: int) -> Iterator[pa.RecordBatch]:
     """For each document that goes: its survivor and their exact Jaccard similarity, at least `threshold` (schema EVIDENCE).
 
-    Columns: `component`, `doc_id`, `text`, `neighbours` (candidates of better order), `is_neighbour` (of a later one). Rows come
-    by component, and within one best first. A document goes only as the duplicate of one that stays: this is a cover by
+    Columns: `component`, `doc_id`, `text`, `neighbours` (candidates of better order), `is_neighbour` (of a later one). Rows
+    come by component, and within one best first. A document goes only as the duplicate of one that stays: this is a cover by
     stars, so that a chain a-b-c never removes c for b's sake where c is not like a. Memory: the shingles of the kept
     documents of one component that have candidates.
     """
