@@ -55,7 +55,7 @@ class Extractor:
     def __call__(self, html: bytes) -> str:
         """The text of a page. Raises ExtractError where the page was too much for the process or its engine."""
         with self.lock:
-            if self.pages >= PAGES:
+            if self.pages >= PAGES or (self.process is not None and self.process.poll() is not None):
                 self.close()
             process = self.process or self._start()
             self.pages += 1

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -19,6 +19,7 @@ from pipelines.schema import doc_id
 
 # 206 is a part of a page, 204 and 205 have none.
 WHOLE_PAGE = (200, 201, 202, 203)
+ROBOTS = re.compile(r"[a-z]+://[^/]+/robots\.txt(?:[?#]|\Z)")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _document(response: Response, url: str, source: str, identity: str, cfg: War
     if not body.strip(b"\0\t\n\f\r "):
         return _dropped("empty_body", len(body), 1)
     kind = kind_of(response.mime, body)
-    if kind == "text" and urlsplit(url).path == "/robots.txt":
+    if kind == "text" and ROBOTS.match(url):
         return _dropped("robots_txt")
     if kind == "binary":
         return _dropped("not_html")
