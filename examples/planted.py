@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html as entities
+import json
 import random
 import re
 import struct
@@ -22,21 +23,34 @@ MARKDOWN = MarkdownIt("commonmark")
 DENSE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0eff]")
 LABEL = {"euc_jp": "euc-jp", "euc_kr": "euc-kr"}
 
+MIRRORS = [
+    ("zh", "gbk"), ("zh", "gb18030"), ("zh", "big5"), ("ja", "shift_jis"), ("ja", "euc_jp"), ("ru", "koi8-r"),
+    ("ru", "windows-1251"),
+    ("de", "iso-8859-1"), ("ko", "euc_kr"), ("el", "iso-8859-7"), ("pl", "iso-8859-2"),
+]  # fmt: skip
+
 READING = """<!DOCTYPE html>
 <html lang="{lang}"><head><meta charset="utf-8"><title>{title}</title><link rel="stylesheet" href="/style.css"></head>
-<body><header><a href="/">{site}</a> <nav><a href="/new">{new}</a> <a href="/authors">{authors}</a> <a href="/help">{help}</a></nav></header>
+<body><header><a href="/">{site}</a>
+<nav><a href="/new">{new}</a> <a href="/authors">{authors}</a> <a href="/help">{help}</a></nav></header>
 <main><article><h1>{title}</h1>
 {body}
 </article></main><footer><p>{site} &middot; <a href="/terms">{help}</a></p></footer></body></html>
 """
-PORTAL = """<html><head><meta http-equiv="Content-Type" content="text/html; charset=utf-8"><title>{title} - Portal</title></head>
-<body class="portal"><table width="100%"><tr><td colspan="2"><a href="/">Home</a> | <a href="/news">News</a> | <a href="/forum">Forum</a></td></tr>
-<tr><td width="160"><ul><li><a href="/c/1">Systems</a></li><li><a href="/c/2">Networks</a></li><li><a href="/c/3">Books</a></li></ul></td>
+PORTAL = """<html><head>
+<meta http-equiv="Content-Type" content="text/html; charset=utf-8"><title>{title} - Portal</title></head>
+<body class="portal"><table width="100%"><tr>
+<td colspan="2"><a href="/">Home</a> | <a href="/news">News</a> | <a href="/forum">Forum</a></td></tr>
+<tr><td width="160"><ul><li><a href="/c/1">Systems</a></li><li><a href="/c/2">Networks</a></li>
+<li><a href="/c/3">Books</a></li></ul></td>
 <td><div id="content"><h2>{title}</h2>
 {body}
 </div></td></tr></table><p>Page views: {views}</p></body></html>
 """
-WORDS = {"en": ("Reading room", "New", "Authors", "Help"), "zh": ("\u9605\u8bfb", "\u65b0\u4e66", "\u4f5c\u8005", "\u5e2e\u52a9")}
+WORDS = {
+    "en": ("Reading room", "New", "Authors", "Help"),
+    "zh": ("\u9605\u8bfb", "\u65b0\u4e66", "\u4f5c\u8005", "\u5e2e\u52a9"),
+}
 
 
 def main_text(html: str) -> str:
@@ -88,35 +102,30 @@ def reencode(page: Page, codec: str) -> Page:
     return replace(page, body=html.encode(codec, "xmlcharrefreplace"), charset=label, declared=declared, note="reencoded")
 
 
-# Reserved or published test values only: RFC 2606 domains, drama numbers of the regulators (NANP 555-01xx, Ofcom, BNetzA,
-# ARCEP), example numbers of libphonenumber (CN), IBANs of the SWIFT registry, card schemes' test numbers, public resolvers.
-CONTACT = [
-    ("en", "For questions about this chapter write to {}, or call {} on weekdays.", ("ann.reader@example.com", "email"), ("+1 202-555-0143", "phone")),
-    ("en", "The mirror answers at {}; send donations to {} and tell {}.", ("8.8.8.8", "ip"), ("GB29 NWBK 6016 1331 9268 19", "iban"), ("office@example.org", "email")),
-    ("en", "In the sample order the card number is {} and the customer can be reached at {} or {}.", ("4111 1111 1111 1111", "card"), ("+44 20 7946 0958", "phone"), ("tom@mail.example.net", "email")),
-    ("en", "Our test shop accepts {} and {}; logs show the client at {}.", ("5555 5555 5555 4444", "card"), ("378282246310005", "card"), ("1.1.1.1", "ip")),
-    ("zh", "\u5982\u6709\u7591\u95ee\u8bf7\u53d1\u90ae\u4ef6\u81f3{}\u6216\u81f4\u7535{}\u3002", ("wang@example.com", "email"), ("+86 131 2345 6789", "phone")),
-    ("zh", "\u955c\u50cf\u7ad9\u5730\u5740\u4e3a{}\uff0c\u8054\u7cfb\u4eba\u90ae\u7bb1{}\uff0c\u7535\u8bdd{}\u3002", ("8.8.4.4", "ip"), ("li.hua@example.org", "email"), ("010-12345678", "phone")),
-    ("zh", "\u6d4b\u8bd5\u652f\u4ed8\u65f6\u8bf7\u4f7f\u7528\u5361\u53f7{}\uff0c\u4e0d\u4f1a\u6263\u6b3e\u3002", ("4242424242424242", "card")),
-    ("de", "Fragen beantwortet {} oder telefonisch {}; Spenden an {}.", ("post@example.org", "email"), ("+49 30 23125 042", "phone"), ("DE89 3704 0044 0532 0130 00", "iban")),
-    ("fr", "Contact\u00a0: {} ou {}, compte {}.", ("bureau@example.fr.test", "email"), ("+33 1 99 00 12 34", "phone"), ("FR14 2004 1010 0505 0001 3M02 606", "iban")),
-]  # fmt: skip
+# planted.json: contact data are reserved or published test values only: RFC 2606 domains, drama numbers of the regulators (NANP
+# 555-01xx, Ofcom, BNetzA, ARCEP), example numbers of libphonenumber (CN), IBANs of the SWIFT registry, test card numbers and
+# public resolvers.
+TEXTS = json.loads(Path(__file__).with_name("planted.json").read_text(encoding="utf-8"))
 EMPTY_BODIES = ["https://www.example.org/blank", "https://docs.example.net/en/new/", "http://www.example.com/zh/"]
-SHORT = [("en", "Coming soon."), ("en", "Please log in to read this page."), ("en", "Under construction! Check back later."),
-         ("zh", "\u8bf7\u5148\u767b\u5f55\u540e\u518d\u8bbf\u95ee\u3002"), ("zh", "\u9875\u9762\u5efa\u8bbe\u4e2d"), ("de", "Diese Seite wird gerade \u00fcberarbeitet.")]  # fmt: skip
-ERRORS = [(404, "en", "Not Found", "The requested page was not found on this server."), (404, "zh", "\u9875\u9762\u4e0d\u5b58\u5728", "\u60a8\u8bbf\u95ee\u7684\u9875\u9762\u4e0d\u5b58\u5728\u6216\u5df2\u88ab\u5220\u9664\u3002"),
-          (404, "de", "Seite nicht gefunden", "Die angeforderte Seite gibt es nicht mehr."), (403, "en", "Forbidden", "You may not view this folder."),
-          (410, "en", "Gone", "This page was removed for good."), (500, "en", "Internal Server Error", "The server met an unexpected condition."),
-          (500, "zh", "\u670d\u52a1\u5668\u9519\u8bef", "\u670d\u52a1\u5668\u6682\u65f6\u65e0\u6cd5\u5904\u7406\u60a8\u7684\u8bf7\u6c42\u3002"), (503, "en", "Service Unavailable", "Down for maintenance, back in an hour.")]  # fmt: skip
-JUNK = [
-    ("en", "buy-cheap-tickets", " ".join(f"cheap {city} tickets best price {city} hotel" for city in ["london", "paris", "rome", "oslo", "cairo"] * 30)),
-    ("en", "lorem", "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore. " * 25),
-    ("en", "repeat", "<br>\n".join(["Great offer today, do not miss it, call now and save more."] * 60)),
-    ("en", "symbols", " ".join(f"### {i} ... {i * 7919 % 997} // *** #{i} | {i * 31 % 89}" for i in range(400))),
-    ("en", "script", " ".join(f"function f{i}() {{ return document.getElementById('x{i}').value; }} " for i in range(80))),
-    ("zh", "tuiguang", "<br>\n".join(["\u9650\u65f6\u4f18\u60e0\uff0c\u7acb\u5373\u62a2\u8d2d\uff0c\u9519\u8fc7\u518d\u7b49\u4e00\u5e74\uff01\u70b9\u51fb\u9886\u53d6\u4f18\u60e0\u5238\u3002"] * 60)),
-    ("en", "link-farm", "\n".join(f'<li><a href="http://site{i}.example/">best site number {i} visit now</a></li>' for i in range(250))),
-]  # fmt: skip
+
+
+def _junk(adverts: list[str]) -> list[tuple[str, str, str]]:
+    """Language, name and body of pages that no one should train on."""
+    cities = ["london", "paris", "rome", "oslo", "cairo"] * 30
+    lorem = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore. "
+    return [
+        ("en", "buy-cheap-tickets", " ".join(f"cheap {city} tickets best price {city} hotel" for city in cities)),
+        ("en", "lorem", lorem * 25),
+        ("en", "repeat", "<br>\n".join([adverts[0]] * 60)),
+        ("en", "symbols", " ".join(f"### {i} ... {i * 7919 % 997} // *** #{i} | {i * 31 % 89}" for i in range(400))),
+        ("en", "script", " ".join(f"function f{i}() {{ return document.getElementById('x{i}').value; }} " for i in range(80))),
+        ("zh", "tuiguang", "<br>\n".join([adverts[1]] * 60)),
+        (
+            "en",
+            "link-farm",
+            "\n".join(f'<li><a href="http://site{i}.example/">best site {i} visit now</a></li>' for i in range(250)),
+        ),
+    ]
 
 
 def _key(page: Page) -> str:
@@ -128,10 +137,15 @@ def _png() -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     pixels = b"".join(b"\0" + bytes((x * y) % 251 for x in range(64)) for y in range(64))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(pixels))
+        + chunk(b"IEND", b"")
+    )
 
 
-def _with_contact(page: Page, form: str, items: tuple[tuple[str, str], ...]) -> Page:
+def _with_contact(page: Page, form: str, items: list[tuple[str, str]]) -> Page:
     """The page with one made-up contact paragraph in the middle of its text."""
     html = decoded(page)
     ends = [found.end() for found in re.finditer(r"(?i)</p>", html)]
@@ -143,6 +157,7 @@ def _with_contact(page: Page, form: str, items: tuple[tuple[str, str], ...]) -> 
 
 def _edited(page: Page, level: float, rng: random.Random) -> Page:
     """Some paragraphs dropped, some with their sentences turned round: a share `level` of all."""
+
     def change(found: re.Match[str]) -> str:
         if rng.random() >= level:
             return found.group()
@@ -160,25 +175,40 @@ def _portal(page: Page, rng: random.Random) -> Page:
     lines = [line.strip() for line in main_text(decoded(page)).splitlines() if line.strip()]
     body = "\n".join(f"<p>{entities.escape(line)}</p>" for line in lines[1:])
     html = PORTAL.format(title=entities.escape(lines[0][:80]), body=body, views=rng.randrange(10**5))
-    return replace(page, url=f"http://portal.example/article/{_key(page)}", body=html.encode(), declared="utf-8", note="other template")
+    return replace(
+        page, url=f"http://portal.example/article/{_key(page)}", body=html.encode(), declared="utf-8", note="other template"
+    )
 
 
 def _dynamic(page: Page, rng: random.Random) -> Page:
     """The page as served a moment later: another session, another list of links beside the text."""
     session = f"{rng.getrandbits(64):016x}"
-    links = "".join(f'<li><a href="/t/{rng.randrange(9999)}?sid={session}">Topic {rng.randrange(9999)}</a></li>' for _ in range(8))
+    links = "".join(
+        f'<li><a href="/t/{rng.randrange(9999)}?sid={session}">Topic {rng.randrange(9999)}</a></li>' for _ in range(8)
+    )
     html = re.sub(r"(?i)</body>", f'<div class="sidebar"><ul>{links}</ul></div></body>', decoded(page), count=1)
     return replace(page, url=f"{page.url}?sid={session}", body=html.encode(), note="other session")
 
 
 def _edition(page: Page, packages: Path) -> Page | None:
     """The same page of the manual's other edition: arm64 for amd64, Linux 6.12 for 6.1."""
-    for package, old, new, folder in [("installation-guide-arm64", "/amd64/", "/arm64/", ""), ("linux-doc-6.12", "/v6.1/", "/v6.12/", "html/")]:
+    for package, old, new, folder in [
+        ("installation-guide-arm64", "/amd64/", "/arm64/", ""),
+        ("linux-doc-6.12", "/v6.1/", "/v6.12/", "html/"),
+    ]:
         if old in page.url:
             file = packages / package / "usr/share/doc" / package / folder / page.url.split(old, 1)[1]
             if file.exists() and file.stat().st_size < 130_000:
                 url = page.url.replace(old, new)
-                return replace(page, url=url, body=file.read_bytes(), charset="utf-8", declared="utf-8", origin=package, note="other edition")
+                return replace(
+                    page,
+                    url=url,
+                    body=file.read_bytes(),
+                    charset="utf-8",
+                    declared="utf-8",
+                    origin=package,
+                    note="other edition",
+                )
     return None
 
 
@@ -191,7 +221,9 @@ def _judged(page: Page, original: Page) -> Page:
 
 
 def _duplicates(pages: list[Page], packages: Path, rng: random.Random) -> list[Page]:
-    pool = [p for p in pages if p.kind == "page" and p.charset == "utf-8" and p.note is None and not p.url.startswith("http://")]
+    pool = [
+        p for p in pages if p.kind == "page" and p.charset == "utf-8" and p.note is None and not p.url.startswith("http://")
+    ]
     pool.sort(key=lambda p: blake2b(b"pool" + p.url.encode()).digest())
     twins = ((p, _judged(e, p)) for p in pool if (e := _edition(p, packages)) and e.body != p.body)
     editions = list(islice(((p, e) for p, e in twins if (e.jaccard or 0) > 0.4), 20))
@@ -203,7 +235,10 @@ def _duplicates(pages: list[Page], packages: Path, rng: random.Random) -> list[P
     for i in range(14):
         page = next(free)
         copies = addresses if i % 7 == 0 else [addresses[i % 3]]
-        out += [replace(page, url=make(page.url), kind="exact_dup", expect="drop-duplicate", dup_group=_key(page), coding="") for make in copies]
+        out += [
+            replace(page, url=make(page.url), kind="exact_dup", expect="drop-duplicate", dup_group=_key(page), coding="")
+            for make in copies
+        ]
     for i in range(12):
         page = next(free)
         out.append(_judged(_edited(page, (0.04, 0.08, 0.15, 0.3)[i % 4], rng), page))
@@ -211,8 +246,7 @@ def _duplicates(pages: list[Page], packages: Path, rng: random.Random) -> list[P
         page = next(free)
         out.append(_judged((_portal if i % 2 else _dynamic)(page, rng), page))
     rest = list(free)
-    for i, (lang, codec) in enumerate([("zh", "gbk"), ("zh", "gb18030"), ("zh", "big5"), ("ja", "shift_jis"), ("ja", "euc_jp"), ("ru", "koi8-r"),
-                                       ("ru", "windows-1251"), ("de", "iso-8859-1"), ("ko", "euc_kr"), ("el", "iso-8859-7"), ("pl", "iso-8859-2")]):  # fmt: skip
+    for i, (lang, codec) in enumerate(MIRRORS):
         page = next(p for p in rest if p.lang == lang and ("TW" in p.url or "tw" in p.url) == (codec == "big5"))
         rest.remove(page)
         copy = reencode(replace(page, declared="x" if i % 2 else None), codec)
@@ -230,7 +264,8 @@ def _bare(url: str, kind: str, body: str | bytes, lang: str | None = None, **mor
 
 
 def _html(title: str, body: str, lang: str) -> str:
-    return f'<!DOCTYPE html>\n<html lang="{lang}"><head><meta charset="utf-8"><title>{title}</title></head>\n<body><h1>{title}</h1>\n<p>{body}</p></body></html>\n'
+    head = f'<html lang="{lang}"><head><meta charset="utf-8"><title>{title}</title></head>'
+    return f"<!DOCTYPE html>\n{head}\n<body><h1>{title}</h1>\n<p>{body}</p></body></html>\n"
 
 
 def _no_pages(pages: list[Page]) -> list[Page]:
@@ -240,23 +275,43 @@ def _no_pages(pages: list[Page]) -> list[Page]:
         status, text = ((301, "Moved Permanently"), (302, "Found"))[i % 2]
         body = _html(text, f'The document has moved <a href="{page.url}">here</a>.', "en")
         out.append(_bare(page.url.replace("https://", "http://old."), "redirect", body, "en", status=status, location=page.url))
-    for i, (status, lang, title, text) in enumerate(ERRORS):
-        out.append(_bare(f"https://www.example.org/{lang}/page{i}.html", "error", _html(title, text, lang), lang, status=status))
+    for i, (status, lang, title, text) in enumerate(TEXTS["errors"]):
+        out.append(
+            _bare(f"https://www.example.org/{lang}/page{i}.html", "error", _html(title, text, lang), lang, status=status)
+        )
     article = next(p for p in pages if p.kind == "page" and p.lang == "en" and p.charset == "utf-8" and p.pii is None)
-    out.append(replace(article, url=article.url + ".bak", kind="error", expect="drop", status=404, coding="", note="404 that repeats an article"))
-    out.append(_bare("https://www.example.org/gone", "soft_404", _html("Page not found", "Sorry, we could not find that page (error 404).", "en"), "en"))
-    out.append(_bare("https://shop.example/item/9", "soft_404", _html("404", "\u62b1\u6b49\uff0c\u60a8\u8981\u627e\u7684\u9875\u9762\u4e0d\u5b58\u5728\u3002", "zh"), "zh"))
-    out += [_bare(f"https://www.example.com/s{i}", "short", _html("Notice", text, lang), lang) for i, (lang, text) in enumerate(SHORT)]
-    out += [_bare(f"http://{slug}.example/index.php?id={i}", "junk", _html(slug, text, lang), lang) for i, (lang, slug, text) in enumerate(JUNK)]
+    out.append(
+        replace(
+            article,
+            url=article.url + ".bak",
+            kind="error",
+            expect="drop",
+            status=404,
+            coding="",
+            note="404 that repeats an article",
+        )
+    )
+    for i, (lang, title, text) in enumerate(TEXTS["soft_404"]):
+        out.append(_bare(f"https://shop.example/item/{i}", "soft_404", _html(title, text, lang), lang))
+    for i, (lang, text) in enumerate(TEXTS["short"]):
+        out.append(_bare(f"https://www.example.com/s{i}", "short", _html("Notice", text, lang), lang))
+    for i, (lang, name, text) in enumerate(_junk(TEXTS["advert"])):
+        out.append(_bare(f"http://{name}.example/index.php?id={i}", "junk", _html(name, text, lang), lang))
+    return out + _no_html()
+
+
+def _no_html() -> list[Page]:
     pdf = b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<< /Type /Catalog >>\nendobj\ntrailer\n<< /Root 1 0 R >>\n%%EOF\n"
-    feed = '<?xml version="1.0"?><rss version="2.0"><channel><title>News</title><item><title>First</title></item></channel></rss>'
+    feed = (
+        '<?xml version="1.0"?><rss version="2.0"><channel><title>News</title><item><title>First</title></item></channel></rss>'
+    )
     json_ = '{"status": "ok", "items": [{"id": 1, "title": "first"}, {"id": 2, "title": "second"}]}'
-    return out + [
+    return [
         _bare("https://www.example.org/logo", "not_html", _png(), note="PNG as text/html"),
         _bare("https://www.example.org/img/chart.png", "not_html", _png(), mime="image/png"),
         _bare("https://www.example.org/report", "not_html", pdf + bytes(range(256)) * 8, note="PDF as text/html"),
         _bare("https://www.example.org/report.pdf", "not_html", pdf, mime="application/pdf"),
-        _bare("https://www.example.org/data.tar", "not_html", zlib.compress(bytes(range(256)) * 16), note="packed data as text/html"),
+        _bare("https://www.example.org/data.tar", "not_html", zlib.compress(bytes(range(256)) * 16), note="zlib as text/html"),
         _bare("https://api.example.org/v1/items", "not_html", json_, mime="application/json"),
         _bare("https://www.example.org/feed", "not_html", feed, mime="application/rss+xml"),
         _bare("https://www.example.org/style.css", "not_html", "body { margin: 0; color: #222 }\n", mime="text/css"),
@@ -267,14 +322,16 @@ def plant(pages: list[Page], packages: Path) -> list[Page]:
     """The crawl: real pages, some with a made-up contact line, one damaged in the file, and all that is planted beside them."""
     rng = random.Random(20240302)
     pages = sorted(pages, key=lambda p: blake2b(p.url.encode()).digest())
-    for lang, form, *items in CONTACT:
+    for contact in TEXTS["contact"]:
+        lang, items = contact["lang"], contact["items"]
         free = (i for i, p in enumerate(pages) if p.lang == lang and p.kind == "page" and p.note is None and b"</p>" in p.body)
-        told = ((i, _with_contact(pages[i], form, tuple(items))) for i in free)
+        told = ((i, _with_contact(pages[i], contact["text"], items)) for i in free)
         i, page = next((i, p) for i, p in told if all(value in text for text in main_texts(decoded(p)) for value, _ in items))
         pages[i] = page
     copies = _duplicates(pages, packages, rng)
     groups = {p.dup_group for p in copies}
     pages = [replace(p, dup_group=_key(p)) if _key(p) in groups else p for p in pages]
-    lone = next(i for i, p in enumerate(pages) if p.kind == "page" and p.lang == "en" and not p.dup_group and p.pii is None and len(p.body) > 20_000)
-    pages[lone] = replace(pages[lone], kind="damaged", expect="drop", coding="", note="middle third of the gzip member is missing")
+    alone = (i for i, p in enumerate(pages) if p.kind == "page" and p.lang == "en" and not p.dup_group and p.note is None)
+    lost = next(i for i in alone if len(pages[i].body) > 20_000)
+    pages[lost] = replace(pages[lost], kind="damaged", expect="drop", coding="", note="gzip member without its middle third")
     return pages + copies + _no_pages(pages)

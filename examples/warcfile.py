@@ -15,6 +15,21 @@ from urllib.parse import urlsplit
 STATUS = {200: "OK", 301: "Moved Permanently", 302: "Found", 403: "Forbidden", 404: "Not Found", 410: "Gone",
           500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "headrace.example")
+FIELDS = (
+    "url",
+    "status",
+    "lang",
+    "kind",
+    "expect",
+    "dup_group",
+    "jaccard",
+    "mime",
+    "charset",
+    "declared",
+    "pii",
+    "note",
+    "origin",
+)
 START = datetime(2024, 3, 2, 4, 11, 7, tzinfo=UTC)
 
 
@@ -117,10 +132,8 @@ def write_warc(path: Path, pages: list[Page], version: str, first: int) -> list[
         if page.kind == "damaged":
             member = member[: len(member) // 3] + member[len(member) * 2 // 3 :]
         out.append(member)
-        line = {"file": f"crawl/{path.name}", "record_id": record_id, "url": page.url, "status": page.status, "lang": page.lang,
-                "kind": page.kind, "expect": page.expect, "dup_group": page.dup_group, "jaccard": page.jaccard, "mime": page.mime,
-                "charset": page.charset, "declared": page.declared, "coding": page.coding or None, "pii": page.pii,
-                "note": page.note, "origin": page.origin}  # fmt: skip
+        own = {name: getattr(page, name) for name in FIELDS}
+        line = {"file": f"crawl/{path.name}", "record_id": record_id, **own, "coding": page.coding or None}
         expected.append({key: value for key, value in line.items() if value is not None or key == "lang"})
     path.write_bytes(b"".join(out))
     return expected
