@@ -176,7 +176,7 @@ def wanted_text(text: str, kind: str) -> bool:
 
 def without_twins(pages: list[Page]) -> list[Page]:
     """Leave out what upstream itself has twice (word or character 5-gram Jaccard above .5): known duplicates only."""
-    kept: list[tuple[Page, frozenset[int]]] = []
+    kept: list[tuple[Page, frozenset[str]]] = []
     for page in pages:
         own = shingles(main_text(page.body.decode(page.charset or "utf-8")))
         if not any(page.lang == other.lang and jaccard(own, theirs) > 0.5 for other, theirs in kept):
