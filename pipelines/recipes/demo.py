@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipelines.dedup.exact import ExactConfig, exact_duplicates
 from pipelines.dedup.near import NearConfig, near_duplicates
-from pipelines.extract.extract import ExtractConfig, extract
+from pipelines.extract.html import ExtractConfig, extract
 from pipelines.filter.c4 import C4LinesConfig, c4_lines
 from pipelines.filter.language import LanguageConfig, identify_language
 from pipelines.filter.measures import MeasureConfig, measure

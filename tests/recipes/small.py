@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pipelines.extract.extract import ExtractConfig
+from pipelines.extract.html import ExtractConfig
 
 from pipelines.recipe import Recipe
 from pipelines.recipes.demo import demo
@@ -24,7 +24,5 @@ def small() -> Recipe:
         stages=tuple(replace(s, cfg=quick) if s.name == "extract" else s for s in recipe.stages),
         tokenizer=TokenizerConfig(vocab_size=1000, sample_bytes=1 << 20),
         shards=ShardConfig(target_bytes=100_000, validation_share=0.1),
-        schedule=ScheduleConfig(
-            (Phase("main", 16_384, 128, 1024, weights), Phase("annealing", 4096, 64, 512, {"web-en": 1.0}))
-        ),
+        schedule=ScheduleConfig((main, annealing)),
     )
