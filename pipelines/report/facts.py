@@ -1,0 +1,320 @@
+"""What the page says, gathered from the files of a run directory: plain dicts and the inputs of the pictures.
+
+A part that is not there (no training yet, no tokenizer in the recipe) is None or empty, and the page does without it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from pipelines.privacy.pii import PiiConfig, find_pii, mask
+from pipelines.report import tables
+from pipelines.report.charts import Leaving, Level, Series, Stretch
+from pipelines.report.compare import compare
+from pipelines.rundir import RunDir, read_json
+from pipelines.schedule import read_schedule
+from pipelines.schema import DROPPED
+from pipelines.shards import MANIFEST, read_manifest
+from pipelines.summary import counts, training_log
+
+Facts = dict[str, Any]
+
+EXAMPLES = 3  # documents shown a rule, and a kind of personal data
+PAIRS = 6  # duplicates shown beside their survivors, a rule
+PAIR_CHARS = 700  # shown of a side
+MOST_LANGUAGES = 16
+MOST_QUARANTINED = 50
+MOST_FILES = 200  # of the balance per file, a stage
+LONGEST_TOKENS = 18
+CURVE_POINTS = 500
+
+
+def gather(rundir: RunDir) -> Facts:
+    """Everything the page shows. Raises UserError where a file of the run is damaged."""
+    plan = read_json(rundir.plan)
+    made = tables.Tables.of(rundir, plan)
+    stages = read_json(rundir.ledger)["stages"] if rundir.ledger.is_file() else []
+    samples = _samples(made)
+    schedule, log = _schedule(rundir), training_log(rundir)
+    trained = {source for line in log for source in line.get("validation", {})}
+    colours = {source: i % 8 for i, source in enumerate(sorted({*(schedule["sizes"] if schedule else ()), *trained}))}
+    return {
+        "recipe": plan["recipe"],
+        "doc": plan["doc"].strip().split("\n\n")[0],
+        "out": str(rundir.path),
+        "files": len(plan["files"]),
+        "bytes": sum(f["bytes"] for f in plan["files"]),
+        "sources": sorted({f["source"] for f in plan["files"]}),
+        "counts": counts(rundir) if stages else None,
+        "balanced": all(s["balance"] == 0 for s in stages),
+        "stages": stages,
+        "levels": levels(stages),
+        "rules": _rules(stages, samples),
+        "duplicates": _duplicates(samples),
+        "languages": _languages(made),
+        "lengths": _lengths(made),
+        "pii": _pii(made, plan),
+        "quarantine": _quarantine(made),
+        "tokens": _tokens(rundir),
+        "compression": _compression(rundir),
+        "longest": _longest_tokens(rundir),
+        "schedule": schedule,
+        "training": _training(log, colours) if any("loss" in line for line in log) else None,
+        "continuations": _continuations(rundir),
+        "colours": colours,
+        "most_files": MOST_FILES,
+    }
+
+
+def levels(stages: Iterable[Mapping[str, Any]]) -> list[Level]:
+    """The funnel's levels from the stages of the ledger."""
+    return [
+        Level(
+            s["stage"],
+            s["in"],
+            (
+                *(Leaving(rule, n, "dropped") for rule, n in s["dropped"].items()),
+                *(Leaving(error, n, "quarantined") for error, n in s["quarantined"].items()),
+            ),
+        )
+        for s in stages
+    ]
+
+
+# --- documents ----------------------------------------------------------------------------------------------------------
+
+
+def masked(text: str | None) -> str | None:
+    """A text fit to be shown: many were removed before the privacy stage, so personal data is masked here too."""
+    return mask(text, find_pii(text), PiiConfig()) if text else text
+
+
+def _samples(made: tables.Tables) -> dict[str, list[dict[str, Any]]]:
+    chosen = tables.pick(made.dropped(), ["drop_rule"], tables.by_value("drop_rule"), PAIRS)
+    flat = tables.rows((p for places in chosen.values() for p in places), tables.COMPARED_CHARS)
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for row in flat:
+        samples.setdefault(row["drop_rule"], []).append(row)
+    return samples
+
+
+def _rules(stages: Sequence[Mapping[str, Any]], samples: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Per stage that drops: its rules, most documents first, with examples."""
+    result = []
+    for stage in stages:
+        ordered = sorted(stage["dropped"].items(), key=lambda r: (-r[1], r[0]))
+        rules = [
+            {"rule": rule, "rows": n, "examples": [_example(row) for row in samples.get(rule, [])[:EXAMPLES]]}
+            for rule, n in ordered
+        ]
+        if rules:
+            result.append({"stage": stage["stage"], "in": stage["in"], "rules": rules})
+    return result
+
+
+def _example(row: dict[str, Any]) -> dict[str, Any]:
+    text = row["text"]
+    shown = masked(text[: tables.SHOWN_CHARS]) if text else None
+    return row | {"text": shown, "more": max(0, (row["text_chars"] or 0) - tables.SHOWN_CHARS)}
+
+
+def _duplicates(samples: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Removed beside surviving documents, per rule."""
+    removed = [row for rows in samples.values() for row in rows if row["duplicate_of"] is not None]
+    survivors = tables.survivors(removed, tables.COMPARED_CHARS)
+    by_rule: dict[str, list[dict[str, Any]]] = {}
+    for row in removed:
+        survivor = survivors.get(row["duplicate_of"])
+        if survivor is not None:
+            left, right = masked(row["text"]) or "", masked(survivor["text"]) or ""
+            pair = {"removed": row, "survivor": survivor, "rows": compare(left, right, PAIR_CHARS), "equal": left == right}
+            by_rule.setdefault(row["drop_rule"], []).append(pair)
+    return [{"rule": rule, "pairs": pairs} for rule, pairs in sorted(by_rule.items())]
+
+
+def _languages(made: tables.Tables) -> list[dict[str, Any]]:
+    kept, dropped = tables.languages(made.kept()), tables.languages(made.dropped())
+    both = [
+        {"lang": lang, "kept": kept[lang], "dropped": dropped[lang]}
+        for lang in sorted(kept | dropped, key=lambda name: (name == "", -kept[name], -dropped[name], name))
+    ]
+    named = [row for row in both if row["lang"]]
+    rest = named[MOST_LANGUAGES:]
+    if len(rest) > 1:
+        other = {
+            "lang": f"{len(rest)} others",
+            "kept": sum(r["kept"] for r in rest),
+            "dropped": sum(r["dropped"] for r in rest),
+        }
+        named = [*named[:MOST_LANGUAGES], other]
+    return [*named, *(row for row in both if not row["lang"])]
+
+
+def _lengths(made: tables.Tables) -> dict[str, Any] | None:
+    kept, every = tables.length_counts(made.kept())
+    dropped, of_dropped = tables.length_counts(made.dropped())
+    shown = tables.histogram(kept, dropped)
+    return {"histogram": shown, "every": max(every, of_dropped)} if shown else None
+
+
+def _pii(made: tables.Tables, plan: Mapping[str, Any]) -> dict[str, Any] | None:
+    kept = made.kept()
+    found = tables.pii_counts(kept)
+    if not found:
+        return None
+    places = tables.pick(kept, found, tables.positive(found), EXAMPLES)
+    placeholders = _placeholders(plan)
+    kinds = []
+    for column, sums in sorted(found.items(), key=lambda f: (-f[1]["found"], f[0])):
+        kind = column.removeprefix("pii_")
+        examples = [
+            row | {"around": around}
+            for row in tables.rows(places.get(column, []), tables.COMPARED_CHARS)
+            if (around := _around(row["text"], placeholders.get(kind)))
+        ]
+        kinds.append({"kind": kind, **sums, "examples": examples})
+    return {"kinds": kinds, "found": sum(k["found"] for k in kinds)}
+
+
+def _placeholders(plan: Mapping[str, Any]) -> dict[str, str]:
+    """What each kind is masked by: the config of the stage that has a field for e-mail."""
+    configs = (stage["config"] for step in plan["steps"] for stage in step["stages"])
+    return next((cfg for cfg in configs if isinstance(cfg, dict) and "email" in cfg), {})
+
+
+def _around(text: str | None, placeholder: str | None, chars: int = 90) -> tuple[str, str, str] | None:
+    """(before, placeholder, after) of its first place in the text; None where it is not."""
+    at = text.find(placeholder) if text and placeholder else -1
+    if text is None or placeholder is None or at < 0:
+        return None
+    end = at + len(placeholder)
+    return masked(text[max(0, at - chars) : at]) or "", placeholder, masked(text[end : end + chars]) or ""
+
+
+def _quarantine(made: tables.Tables) -> list[dict[str, Any]]:
+    chosen = tables.pick(made.quarantined(), ["error_class"], tables.by_value("error_class"), MOST_QUARANTINED)
+    rows = tables.rows((p for places in chosen.values() for p in places), 0)
+    return sorted(rows, key=lambda r: (r["stage"], r["file"] or "", r["offset"] or 0))[:MOST_QUARANTINED]
+
+
+# --- tokens, schedule, training -----------------------------------------------------------------------------------------
+
+
+def _tokens(rundir: RunDir) -> dict[str, Any] | None:
+    """Per source: documents and tokens to train on and held out; what the shards are."""
+    if not (rundir.shards / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(rundir.shards)
+    sources: dict[str, dict[str, Any]] = {}
+    for file in manifest.files:
+        row = sources.setdefault(file.source, {"source": file.source, "documents": 0, "train": 0, "validation": 0})
+        row["documents"] += file.rows
+        row["train" if file.split == "train" else "validation"] += file.tokens
+    total = sum(s["train"] for s in sources.values())
+    return {"sources": sorted(sources.values(), key=lambda s: -s["train"]), "train": total, "manifest": manifest}
+
+
+def _compression(rundir: RunDir) -> list[dict[str, Any]]:
+    """OUT/tokenizer/compression.json: how many characters and bytes a token holds, per source and language."""
+    file = rundir.tokenizer / "compression.json"
+    rows: list[dict[str, Any]] = read_json(file) if file.is_file() else []
+    return rows
+
+
+def _longest_tokens(rundir: RunDir) -> list[dict[str, Any]]:
+    """The longest tokens of ASCII text and of other text."""
+    file = rundir.tokenizer / "tokenizer.json"
+    if not file.is_file():
+        return []
+    tokenizer = Tokenizer.from_file(str(file))
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    ids = sorted((-len(token), token, i) for token, i in tokenizer.get_vocab().items() if token not in special)
+    texts = [tokenizer.decode([i]) for _, _, i in ids[: 40 * LONGEST_TOKENS]]
+    words = [t for t in texts if len(set(t.strip())) > 2 and "\ufffd" not in t]
+    ascii_, other = ([t for t in words if t.isascii() == ascii_] for ascii_ in (True, False))
+    groups = (("en", ascii_), ("zh", sorted(other, key=lambda t: (-len(t), t))))
+    return [{"lang": lang, "tokens": tokens[:LONGEST_TOKENS]} for lang, tokens in groups if tokens]
+
+
+def _schedule(rundir: RunDir) -> dict[str, Any] | None:
+    if not rundir.schedule.is_file():
+        return None
+    schedule = read_schedule(rundir.schedule)
+    epochs = schedule.epochs()
+    steps = {p["name"]: p["steps"] for p in read_json(rundir.schedule)["phases"]}
+    phases = [
+        Stretch(
+            phase.name,
+            steps[phase.name] * phase.batch_tokens,
+            steps[phase.name],
+            phase.sequence_length,
+            phase.batch_tokens,
+            {row.source: row.share for row in epochs if row.phase == phase.name},
+        )
+        for phase in schedule.config.phases
+    ]
+    return {
+        "phases": phases,
+        "epochs": epochs,
+        "steps": schedule.total_steps,
+        "tokens": schedule.total_tokens,
+        "sizes": schedule.source_tokens,
+    }
+
+
+def _training(log: Sequence[Mapping[str, Any]], colours: Mapping[str, int]) -> dict[str, Any]:
+    steps = [line for line in log if "loss" in line]
+    tokens = {line["step"]: line["tokens"] for line in steps}
+    marks = [(a["tokens"], b["phase"]) for a, b in pairwise(steps) if a["phase"] != b["phase"]]
+    held: dict[str, list[tuple[float, float]]] = {}
+    for line in log:
+        for source, loss in line.get("validation", {}).items():
+            held.setdefault(source, []).append((float(tokens.get(line["step"], 0)), float(loss)))
+    loss = [(float(s["tokens"]), float(s["loss"])) for s in steps]
+    speed = sorted(s["tokens_per_second"] for s in steps)
+    last = steps[-1]
+    return {
+        "first": steps[0],
+        "last": last,
+        "marks": marks,
+        "loss": Series("", thin(loss, CURVE_POINTS), "faint-line"),
+        "mean": Series("train", thin(smooth(loss), CURVE_POINTS), "ink"),
+        "validation": [
+            Series(f"{name} {points[-1][1]:.2f}", thin(points, CURVE_POINTS), f"s{colours[name]}", True)
+            for name, points in sorted(held.items())
+        ],
+        "lr": Series("", thin([(float(s["tokens"]), float(s["lr"])) for s in steps], CURVE_POINTS), "kept"),
+        "speed": speed[len(speed) // 2],
+        "waiting": sum(s["data_wait_s"] for s in steps),
+    }
+
+
+def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Each value as the mean of itself and those before it, over a fiftieth of all (at least 5)."""
+    window, sums, result = max(5, len(points) // 50), 0.0, []
+    finite = [p for p in points if math.isfinite(p[1])]
+    for index, (x, y) in enumerate(finite):
+        sums += y - (finite[index - window][1] if index >= window else 0.0)
+        result.append((x, sums / min(index + 1, window)))
+    return result
+
+
+def thin(points: Sequence[tuple[float, float]], most: int) -> tuple[tuple[float, float], ...]:
+    """At most about `most` points, first and last among them."""
+    stride = max(1, -(-len(points) // most))
+    return (*points[:-1:stride], *points[-1:])
+
+
+def _continuations(rundir: RunDir) -> list[dict[str, Any]]:
+    """The newest continuation of each prompt."""
+    file = rundir.training / "samples.jsonl"
+    if not file.is_file():
+        return []
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1] if line]
+    return list({(line["lang"], line["prompt"]): line for line in sorted(lines, key=lambda s: s["step"])}.values())
