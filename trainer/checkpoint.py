@@ -52,7 +52,7 @@ class Commit:
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, commit: Commit, keep: int) -> Path:
-    """Write a checkpoint, called by every rank; returns its folder. Only the newest `keep` stay. Raises UserError on a full disk."""
+    """Write a checkpoint, called by every rank; returns its folder. The newest `keep` stay. Raises UserError on a full disk."""
     final, temporary = folder / f"step-{commit.step:08d}", folder / f".step-{commit.step:08d}.tmp"
     leader = dist.get_rank() == 0
     if leader:

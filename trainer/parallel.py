@@ -50,6 +50,7 @@ def parallelize(model: Decoder, mesh: DeviceMesh, cfg: Parallel) -> Decoder:
         if isinstance(module, FSDPModule):
             # The loss is divided by the valid tokens of all ranks, so gradients are summed, not averaged.
             module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sum
     return model
 
 

@@ -103,7 +103,7 @@ def open_session(
     dist.barrier()
     if cfg.run.tracker is not None:
         options = {cfg.run.tracker: {"purge_step": first + 1}}
-        accelerator.init_trackers("tracker", init_kwargs=options)
+        accelerator.init_trackers("tensorboard", init_kwargs=options)
     with torch.device("meta"):
         model = Decoder(cfg.model, cfg.parallel.loss_chunk)
     parallelize(model, mesh, cfg.parallel)

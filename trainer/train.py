@@ -38,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     session: Session | None = None
     try:
         cfg = with_settings(load_recipe(args.recipe), args.set)
-        accelerator = Accelerator(log_with=cfg.run.tracker, project_dir=args.out, mixed_precision="no")
+        # Precision is the business of `parallelize`. Without cpu=True several processes on a CPU would not form a group.
+        cpu = not torch.cuda.is_available()
+        accelerator = Accelerator(cpu=cpu, log_with=cfg.run.tracker, project_dir=args.out, mixed_precision="no")
         session = open_session(accelerator, cfg, args.data, args.out, args.schedule, args.tokenizer, args.steps)
         if session is not None:
             train(session)

@@ -1,6 +1,6 @@
 """Llama 3 8B, 70B and 405B (arXiv 2407.21783, table 3 and section 3.4.1): cosine to a hundredth, annealing to zero at the end.
 
-The schedule that goes with it raises the batch and the sequence length by phases and ends with a phase named `anneal`.
+The schedule that goes with it raises the batch and the sequence length by phases and ends with a phase named `annealing`.
 """
 
 from trainer.config import Cosine, LearningRate, ModelConfig, OptimizerConfig, Parallel, TrainConfig
@@ -21,7 +21,7 @@ def _llama3(name: str, width: int, layers: int, heads: int, feed_forward: int, p
             init_std=0.02,
             document_mask=True,
         ),
-        learning_rate=LearningRate(peak=peak, warmup_steps=8000, shape=Cosine(final=0.01), anneal_phase="anneal"),
+        learning_rate=LearningRate(peak=peak, warmup_steps=8000, shape=Cosine(final=0.01), anneal_phase="annealing"),
         optimizer=OptimizerConfig(betas=(0.9, 0.95), weight_decay=0.1, clip=1.0),
         parallel=Parallel(micro_batch=micro_batch, recompute="full", compile=True),
     )
