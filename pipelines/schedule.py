@@ -1,10 +1,9 @@
 """The schedule: which tokens a training step reads, compiled from phases and mixtures into arithmetic on one integer.
 
-A phase is `steps x samples a step`. The index of a sample runs down a binary tree of two-way splits, one leaf a source: at a node that gives the share p to its left side, floor(i p + 1/2) of the first i samples go left. Counts per source are
-therefore a closed form, exact to about a sample at every prefix, whatever the number of sources (floors of weight x index per
-source would not partition the indices). The n-th sample of a source reads on where its (n-1)-th ended, across phases too, so
-within a source no token is skipped or repeated until its stream wraps. Inside a step the samples are permuted by a keyed
-affine map, so that no rank of a fixed slicing always gets the same source. Nothing depends on the number of ranks.
+A phase is `steps x samples a step`; `mixture.py` says which source each of its samples is of. The n-th sample of a source
+reads on where its (n-1)-th ended, across phases too, so within a source no token is skipped or repeated until its stream
+wraps. Inside a step the samples are permuted by a keyed affine map, so that no rank of a fixed slicing always gets the same
+source. Nothing depends on the number of ranks.
 
     schedule = compile_schedule(cfg, manifest.source_tokens(), manifest.fingerprint)
     plan = schedule.step_plan(schedule.step_at(tokens_seen))
@@ -13,27 +12,22 @@ affine map, so that no rank of a fixed slicing always gets the same source. Noth
 
 from __future__ import annotations
 
-import heapq
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.shards import write_atomic
+from pipelines.manifest import write_atomic
+from pipelines.mixture import ONE, Ints, Node, build_tree, descend, leaves, path_to, slot
 
 VERSION = 1
-_BITS = 40  # of a split's share, and the most of a phase's sample index
-_ONE, _HALF = 1 << _BITS, 1 << (_BITS - 1)
-_LOW = (1 << (_BITS // 2)) - 1
 
-Ints = npt.NDArray[np.int64]
 Pairs = tuple[tuple[str, float], ...]
 
 
@@ -125,20 +119,11 @@ class EpochRow:
 
 
 @dataclass(frozen=True)
-class _Node:
-    """Share (of 2**_BITS) of the left child; a child is a node or, as a name, a leaf."""
-
-    left_share: int
-    left: _Node | str
-    right: _Node | str
-
-
-@dataclass(frozen=True)
 class _Compiled:
     phase: Phase
     steps: int
     samples: int  # a step
-    tree: _Node | str
+    tree: Node | str
     base: dict[str, int]  # tokens of each source read before this phase
     units: Ints  # multipliers of the affine map inside a step
 
@@ -158,7 +143,7 @@ class Schedule:
         self._phases: list[_Compiled] = []
         for phase in cfg.phases:
             self._phases.append(compiled := _compile_phase(phase, read))
-            for source, count in _leaves(compiled.tree, compiled.total):
+            for source, count in leaves(compiled.tree, compiled.total):
                 read[source] += count * phase.sequence_length
         self._steps = [0, *accumulate(p.steps for p in self._phases)]
         self._tokens = [0, *accumulate(p.steps * p.phase.batch_tokens for p in self._phases)]
@@ -207,9 +192,9 @@ class Schedule:
         if not 0 <= first <= first + count <= compiled.total:
             raise ScheduleError(f"samples {first} to {first + count} are outside of the {compiled.total} of phase {phase}")
         slots = self._permuted(phase, np.arange(first, first + count, dtype=np.int64))
-        sources = tuple(sorted(source for source, _ in _leaves(compiled.tree, 0)))
+        sources = tuple(sorted(source for source, _ in leaves(compiled.tree, 0)))
         source, position = np.empty_like(slots), np.empty_like(slots)
-        for name, where, rank in _descend(compiled.tree, np.arange(count), slots):
+        for name, where, rank in descend(compiled.tree, np.arange(count), slots):
             source[where] = sources.index(name)
             position[where] = compiled.base[name] + rank * compiled.phase.sequence_length
         epoch, start = np.divmod(position, np.array([self.source_tokens[s] for s in sources], np.int64)[source])
@@ -234,17 +219,17 @@ class Schedule:
         size, steps = self.source_tokens[source], set[int]()
         start, length = start % size, min(length, size)
         for number, compiled in enumerate(self._phases):
-            path = _path(compiled.tree, source)
+            path = path_to(compiled.tree, source)
             if path is None:
                 continue
-            count, width = dict(_leaves(compiled.tree, compiled.total))[source], compiled.phase.sequence_length
+            count, width = dict(leaves(compiled.tree, compiled.total))[source], compiled.phase.sequence_length
             begin = compiled.base[source]
             epoch = (begin - start - length) // size  # the first whose copy of the range can reach this phase
             while (low := epoch * size + start) < begin + count * width + 1:
                 # sample n reads [begin + n width, begin + (n + 1) width], its last token being the next one's first
                 first, last = -(-(low - begin - width) // width), (low + length - 1 - begin) // width
                 for rank in range(max(first, 0), min(last, count - 1) + 1):
-                    steps.add(self._steps[number] + _slot(path, rank) // compiled.samples)
+                    steps.add(self._steps[number] + slot(path, rank) // compiled.samples)
                 epoch += 1
         return sorted(steps)
 
@@ -252,7 +237,7 @@ class Schedule:
         """Per phase and source: samples, tokens, share, epochs."""
         rows = []
         for compiled in self._phases:
-            for source, count in sorted(_leaves(compiled.tree, compiled.total)):
+            for source, count in sorted(leaves(compiled.tree, compiled.total)):
                 tokens, size = count * compiled.phase.sequence_length, self.source_tokens[source]
                 after = (compiled.base[source] + tokens) / size
                 share, cap = count / compiled.total, compiled.phase.cap(source)
@@ -363,9 +348,9 @@ def _check_phase(phase: Phase, source_tokens: Mapping[str, int]) -> None:
         )
     if phase.tokens < phase.batch_tokens:
         raise ScheduleError(f"{name}: a budget of {phase.tokens} tokens is shorter than one batch of {phase.batch_tokens}")
-    if phase.tokens // phase.sequence_length >= _ONE:
+    if phase.tokens // phase.sequence_length >= ONE:
         raise ScheduleError(
-            f"{name}: {phase.tokens // phase.sequence_length} samples; a phase holds fewer than {_ONE}; make it two"
+            f"{name}: {phase.tokens // phase.sequence_length} samples; a phase holds fewer than {ONE}; make it two"
         )
     bad = {s: w for s, w in weights.items() if not (math.isfinite(w) and w >= 0)}
     if bad or not sum(weights.values()) > 0:
@@ -386,70 +371,7 @@ def _compile_phase(phase: Phase, read: Mapping[str, int]) -> _Compiled:
     samples = phase.batch_tokens // phase.sequence_length
     # a few dozen multipliers serve: the shift is keyed too
     units = np.array([u for u in range(1, min(samples, 4096) + 1) if math.gcd(u, samples) == 1][-64:], np.int64)
-    return _Compiled(phase, phase.tokens // phase.batch_tokens, samples, _tree(dict(phase.weights)), dict(read), units)
-
-
-def _tree(weights: Mapping[str, float]) -> _Node | str:
-    """A Huffman tree: heavy sources near the root, so that few splits and little rounding lie on their way."""
-    heap: list[tuple[Fraction, str, _Node | str]] = [(Fraction(w), s, s) for s, w in weights.items() if w > 0]
-    heapq.heapify(heap)
-    while len(heap) > 1:
-        small, large = heapq.heappop(heap), heapq.heappop(heap)
-        weight = small[0] + large[0]
-        share = min(max(round(large[0] / weight * _ONE), 1), _ONE - 1)
-        heapq.heappush(heap, (weight, min(small[1], large[1]), _Node(share, large[2], small[2])))
-    return heap[0][2]
-
-
-def _left(share: int, count: int) -> int:
-    """How many of the first `count` samples of a node go left."""
-    return (count * share + _HALF) >> _BITS
-
-
-def _left_many(share: int, count: Ints) -> Ints:
-    # the same in two halves of 20 bits, so that no product passes 2**63
-    low = (count & _LOW) * share + _HALF
-    result: Ints = ((count >> (_BITS // 2)) * share + (low >> (_BITS // 2))) >> (_BITS // 2)
-    return result
-
-
-def _leaves(tree: _Node | str, count: int) -> Iterator[tuple[str, int]]:
-    """How many of the first `count` samples each source gets."""
-    if isinstance(tree, str):
-        yield tree, count
-        return
-    left = _left(tree.left_share, count)
-    yield from _leaves(tree.left, left)
-    yield from _leaves(tree.right, count - left)
-
-
-def _descend(tree: _Node | str, where: Ints, index: Ints) -> Iterator[tuple[str, Ints, Ints]]:
-    """Per source: which of the samples are its own, and their ranks inside it."""
-    if isinstance(tree, str):
-        yield tree, where, index
-        return
-    before = _left_many(tree.left_share, index)
-    goes_left = _left_many(tree.left_share, index + 1) > before
-    yield from _descend(tree.left, where[goes_left], before[goes_left])
-    yield from _descend(tree.right, where[~goes_left], (index - before)[~goes_left])
-
-
-def _path(tree: _Node | str, source: str) -> list[tuple[int, bool]] | None:
-    """The splits from a leaf up to the root: (share of the left side, whether the leaf lies there); None without the leaf."""
-    if isinstance(tree, str):
-        return [] if tree == source else None
-    for child, is_left in ((tree.left, True), (tree.right, False)):
-        if (below := _path(child, source)) is not None:
-            return [*below, (tree.left_share, is_left)]
-    return None
-
-
-def _slot(path: list[tuple[int, bool]], rank: int) -> int:
-    """The index in the phase of the sample with this rank in its source: the reverse of `_descend`."""
-    for share, is_left in path:
-        # the first i with _left(i + 1) = rank + 1, and with i + 1 - _left(i + 1) = rank + 1
-        rank = -((_HALF - ((rank + 1) << _BITS)) // share) - 1 if is_left else ((rank << _BITS) + _HALF) // (_ONE - share)
-    return rank
+    return _Compiled(phase, phase.tokens // phase.batch_tokens, samples, build_tree(dict(phase.weights)), dict(read), units)
 
 
 def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -10,13 +10,12 @@ reader, and a source is an immutable token stream: files in manifest order, rows
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -25,73 +24,46 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-VERSION = 1
-MANIFEST = "manifest.json"
+from pipelines.manifest import (
+    MANIFEST,
+    VERSION,
+    Manifest,
+    ShardError,
+    ShardFile,
+    is_validation,
+    order_key,
+    read_manifest,
+    temporary_name,
+    write_atomic,
+    write_manifest,
+)
+
+__all__ = [
+    "MANIFEST",
+    "VERSION",
+    "Manifest",
+    "ShardError",
+    "ShardFile",
+    "Shards",
+    "Span",
+    "TokenStream",
+    "is_validation",
+    "order_key",
+    "read_manifest",
+    "shard_path",
+    "shard_schema",
+    "verify",
+    "write_atomic",
+    "write_manifest",
+    "write_shard",
+]
+
 DTYPES = {"uint16": pa.uint16(), "uint32": pa.uint32()}
 BATCH_TOKENS = 1 << 20  # a record batch closes with the document that reaches this
 OPEN_FILES = 64  # memory maps a stream holds at once
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 Array = npt.NDArray[Any]
-
-
-class ShardError(Exception):
-    """Shards that cannot be read, or do not hold what their manifest says. The message names the file and the way out."""
-
-
-@dataclass(frozen=True)
-class ShardFile:
-    """One file of the manifest; `path` is relative to the root, with forward slashes."""
-
-    path: str
-    source: str
-    split: str
-    rows: int
-    tokens: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a shard folder holds. `dtype`: uint16 or uint32; `seed`: of `order_key`, None where rows are in no keyed order."""
-
-    version: int
-    dtype: str
-    vocab_size: int  # ids lie below it; added tokens count
-    eos_id: int
-    tokenizer_sha256: str
-    recipe: str
-    recipe_fingerprint: str
-    files: tuple[ShardFile, ...]
-    seed: int | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the manifest as canonical JSON, which covers every byte of every file."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-    def source_tokens(self, split: str = "train") -> dict[str, int]:
-        """Tokens per source of one split, sources in manifest order."""
-        tokens: dict[str, int] = {}
-        for file in self.files:
-            if file.split == split:
-                tokens[file.source] = tokens.get(file.source, 0) + file.tokens
-        return tokens
-
-
-def order_key(seed: int, doc_id: bytes) -> int:
-    """The keyed 64-bit hash (BLAKE2b) by which rows lie inside a source; ties are broken by doc_id."""
-    return _keyed(seed, doc_id, b"headrace-order")
-
-
-def is_validation(seed: int, doc_id: bytes, share: float) -> bool:
-    """Whether a document is held out; about `share` of all documents, by a hash independent of `order_key`."""
-    return _keyed(seed, doc_id, b"headrace-split") < int(share * 2**64)
-
-
-def _keyed(seed: int, doc_id: bytes, purpose: bytes) -> int:
-    key = seed.to_bytes(8, "little", signed=True)
-    return int.from_bytes(hashlib.blake2b(doc_id, digest_size=8, key=key, person=purpose).digest(), "big")
 
 
 def shard_schema(dtype: str, roles: bool = False) -> pa.Schema:
@@ -127,7 +99,7 @@ def write_shard(
     """
     path = Path(root) / (name := shard_path(source, split, index))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     rows = total = 0
     schema = shard_schema(dtype, roles is not None)
     try:
@@ -135,7 +107,8 @@ def write_shard(
             for batch in _batches(name, doc_ids, tokens, roles, schema):
                 writer.write_batch(batch)
                 rows += batch.num_rows
-                total += len(batch.column("tokens").values)
+                column: Any = batch.column("tokens")
+                total += len(column.values)
         with temporary.open("rb") as raw:
             os.fsync(raw.fileno())
             sha256 = hashlib.file_digest(raw, "sha256").hexdigest()
@@ -143,47 +116,6 @@ def write_shard(
     finally:
         temporary.unlink(missing_ok=True)
     return ShardFile(name, source, split, rows, total, sha256)
-
-
-def write_manifest(root: str | Path, manifest: Manifest) -> None:
-    """Publish the shards: the manifest is written last, atomically."""
-    content = {**asdict(manifest), "fingerprint": manifest.fingerprint}
-    write_atomic(Path(root) / MANIFEST, json.dumps(content, indent=1) + "\n")
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees all of it or none: temporary name, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def read_manifest(root: str | Path) -> Manifest:
-    """The manifest of a shard folder. Raises ShardError if it is missing, of another version or was edited."""
-    path = Path(root) / MANIFEST
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ShardError(f"{path} is missing: {root} holds no complete shards; run the recipe again, it goes on") from None
-    except ValueError as error:
-        raise ShardError(f"{path} is not JSON ({error}); delete it and run the recipe again") from error
-    version = content.get("version") if isinstance(content, dict) else None
-    if version != VERSION:
-        raise ShardError(f"{path} has format version {version!r}, this program reads {VERSION}; write the shards again")
-    recorded = content.pop("fingerprint", None)
-    try:
-        files = tuple(ShardFile(**file) for file in content.pop("files"))
-        manifest = Manifest(**content, files=files)
-    except (KeyError, TypeError) as error:
-        names = ", ".join(f.name for f in fields(Manifest))
-        raise ShardError(f"{path} does not hold the fields {names} ({error}); write the shards again") from error
-    if recorded != manifest.fingerprint:
-        raise ShardError(f"{path} was changed after it was written: fingerprint {manifest.fingerprint}, recorded {recorded}")
-    return manifest
 
 
 def verify(root: str | Path) -> Manifest:
@@ -220,7 +152,8 @@ def _check(path: Path, file: ShardFile, manifest: Manifest, last: dict[tuple[str
             raise ShardError(f"{path}: holds id {top}, the vocabulary has {manifest.vocab_size}")
         if (bad := np.flatnonzero(batch.tokens[batch.offsets[1:] - 1] != manifest.eos_id)).size:
             raise ShardError(f"{path}: row {batch.first_row + int(bad[0])} does not end in eos ({manifest.eos_id})")
-        for row, doc_id in enumerate(batch.doc_ids.to_pylist() if manifest.seed is not None else []):
+        ids: list[Any] = batch.doc_ids.to_pylist()
+        for row, doc_id in enumerate(ids if manifest.seed is not None else []):
             key = order_key(manifest.seed or 0, doc_id), doc_id
             if key < last.get((file.source, file.split), key):
                 raise ShardError(f"{path}: row {batch.first_row + row} breaks the keyed order (seed {manifest.seed})")
@@ -319,7 +252,7 @@ class TokenStream:
             )
         key = order_key(self._seed, doc_id), doc_id
 
-        def begins_at_or_before(ids: pa.Array, row: int) -> bool:
+        def begins_at_or_before(ids: pa.Array[Any], row: int) -> bool:
             return (order_key(self._seed or 0, found := ids[row].as_py()), found) <= key
 
         index = _last(len(self._files), lambda i: begins_at_or_before(self._shard(i).batches[0].doc_ids, 0))
@@ -363,7 +296,7 @@ class TokenStream:
 @dataclass(frozen=True)
 class _Batch:
     first_row: int  # in the file
-    doc_ids: pa.Array
+    doc_ids: pa.Array[Any]
     offsets: npt.NDArray[np.int32]  # (rows + 1,)
     tokens: Array  # (tokens,)
     roles: Array | None
@@ -383,14 +316,15 @@ class _Shard:
         self.batches: list[_Batch] = []
         row = 0
         for batch in batches:
-            lists = [c for c in batch.columns[1:] if c.null_count == 0 and c.offsets[0].as_py() == 0]
-            if len(lists) < batch.num_columns - 1:
-                raise ShardError(f"{path}: has nulls")
+            lists: list[Any] = batch.columns[1:]
+            if batch.num_rows == 0 or any(c.null_count for c in batch.columns):
+                raise ShardError(f"{path}: has nulls or an empty record batch")
+            views = [c.values.to_numpy() for c in lists]
             offsets = lists[0].offsets.to_numpy()
-            if batch.num_rows == 0 or (np.diff(offsets) < 1).any():
-                raise ShardError(f"{path}: has an empty document or record batch")
-            roles = lists[1].values.to_numpy() if len(lists) > 1 else None
-            self.batches.append(_Batch(row, batch.column(0), offsets, lists[0].values.to_numpy(), roles))
+            ends = [(c.offsets[0].as_py(), c.offsets[-1].as_py()) for c in lists]
+            if (np.diff(offsets) < 1).any() or ends != [(0, len(v)) for v in views]:
+                raise ShardError(f"{path}: has an empty document, or offsets that do not fit the tokens")
+            self.batches.append(_Batch(row, batch.column(0), offsets, views[0], views[1] if len(views) > 1 else None))
             row += batch.num_rows
         self.starts = _cumulative(len(b.tokens) for b in self.batches)
         tokens = self.starts.pop()
@@ -428,9 +362,9 @@ def _batches(
 
 def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
     doc_ids, *lists = zip(*rows, strict=True)
-    columns = [pa.array(doc_ids, pa.binary())]
+    columns: list[Any] = [pa.array(doc_ids, pa.binary())]
     for column, kind in zip(lists, schema.types[1:], strict=True):
-        offsets = pa.array(np.array(_cumulative(map(len, column)), np.int32))
+        offsets: Any = pa.array(np.array(_cumulative(map(len, column)), np.int32))
         columns.append(pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(column))).cast(kind))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 

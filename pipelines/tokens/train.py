@@ -79,7 +79,7 @@ class TokenizerConfig:
 
 def pre_tokenizer(preset: Preset) -> Any:
     """The `tokenizers` pre-tokenizer of a preset: split by its patterns, then bytes as printable characters."""
-    steps = [pre_tokenizers.Split(Regex(p), "isolated") for p in _PATTERNS[preset]]
+    steps: list[Any] = [pre_tokenizers.Split(Regex(p), "isolated") for p in _PATTERNS[preset]]
     if preset == "deepseek_llm":
         steps.append(pre_tokenizers.Digits(individual_digits=True))
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
@@ -87,7 +87,7 @@ def pre_tokenizer(preset: Preset) -> Any:
 
 
 def byte_level(preset: Preset, vocab: Mapping[str, int] | None = None, merges: Iterable[tuple[str, str]] = ()) -> Tokenizer:
-    """A byte-level BPE tokenizer of a preset, empty or of a given vocabulary and merges (GPT-2's, say)."""
+    """A byte-level BPE tokenizer of a preset, empty or of a given vocabulary and merges."""
     tokenizer = Tokenizer(models.BPE(dict(vocab), list(merges)) if vocab else models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizer(preset)
     tokenizer.decoder = decoders.ByteLevel()
@@ -97,8 +97,8 @@ def byte_level(preset: Preset, vocab: Mapping[str, int] | None = None, merges: I
 def sample_documents(df: DataFrame, cfg: TokenizerConfig) -> pa.Table:
     """A stratified sample of columns (source, lang, text), in an order and of a content that only the rows decide.
 
-    `df` has doc_id, source, lang, text. About `sample_bytes` of text reach the driver: a document is sent if its keyed hash lies
-    below its stratum's share, and the last few over the budget are left out. Raises UserError if there is no text.
+    `df` has doc_id, source, lang, text. About `sample_bytes` of text reach the driver: a document is sent if its keyed hash
+    lies below its stratum's share, and the last few over the budget are left out. Raises UserError if there is no text.
     """
     from pyspark.sql import functions as F
 
@@ -113,7 +113,7 @@ def sample_documents(df: DataFrame, cfg: TokenizerConfig) -> pa.Table:
     sizes = {(r["source"], r["lang"]): r["n"] for r in hashed.groupBy("source", "lang").agg(F.sum(size).alias("n")).collect()}
     if not sizes:
         raise UserError(
-            "there is no text to train a tokenizer on: every document was dropped; see the report, or widen the inputs"
+            "there is no text to train a tokenizer on: all documents were dropped; see the report, or widen the inputs"
         )
     budgets = share_out(sizes, cfg.sample_bytes, cfg.temperature)
     chosen = F.lit(False)
@@ -213,7 +213,7 @@ class Compression:
 def report(tokenizer: Tokenizer, texts: pa.Table) -> list[Compression]:
     """Compression per source and language, sorted; `texts` has columns source, lang, text (as `sample_documents` gives)."""
     lone = np.zeros(max(tokenizer.get_vocab().values()) + 1, bool)
-    lone[[tokenizer.token_to_id(c) for c in _high_bytes() if tokenizer.token_to_id(c) is not None]] = True
+    lone[[i for c in _high_bytes() if (i := tokenizer.token_to_id(c)) is not None]] = True
     sums: dict[tuple[str, str], np.ndarray[Any, np.dtype[np.int64]]] = {}
     for batch in texts.select(["source", "lang", "text"]).to_batches(max_chunksize=64):
         rows = batch.to_pylist()
@@ -227,10 +227,10 @@ def report(tokenizer: Tokenizer, texts: pa.Table) -> list[Compression]:
 
 
 def _high_bytes() -> Iterator[str]:
-    """The characters that stand for the bytes 128 to 255 in byte-level BPE (Radford et al. 2019: printable ones as they are)."""
-    printable = [b for b in range(256) if 33 <= b <= 126 or 161 <= b <= 172 or 174 <= b]
+    """The characters that stand for the bytes 128 to 255 in byte-level BPE: printable ones as they are, others from U+0100."""
     moved = iter(range(256, 512))
     for byte in range(256):
-        character = chr(byte) if byte in printable else chr(next(moved))
+        printable = 33 <= byte <= 126 or 161 <= byte <= 172 or byte >= 174
+        character = chr(byte) if printable else chr(next(moved))
         if byte >= 128:
             yield character

@@ -118,9 +118,10 @@ class _Encode:
         seed, share, dtype = self.cfg.seed, self.cfg.validation_share, np.dtype(self.tokenizer.dtype).newbyteorder("<")
         how = EncodeConfig(self.tokenizer.path, self.tokenizer.sha256)
         for batch in batches:
-            ids = batch.column("doc_id").to_pylist()
-            tokens = [t.astype(dtype).tobytes() for t in encode_texts(batch.column("text").to_pylist(), how)]
-            columns = {
+            ids: list[Any] = batch.column("doc_id").to_pylist()
+            texts: list[Any] = batch.column("text").to_pylist()
+            tokens = [t.astype(dtype).tobytes() for t in encode_texts(texts, how)]
+            columns: dict[str, Any] = {
                 "source": batch.column("source"),
                 "split": ["validation" if is_validation(seed, i, share) else "train" for i in ids],
                 "key": pa.array([order_key(seed, i) - 2**63 for i in ids], pa.int64()),
