@@ -14,6 +14,7 @@ import cchardet
 PRESCAN = 4096  # bytes; the standard asks for 1024, pages put scripts first
 DETECT = 1 << 18  # bytes
 MIN_HIGH = 40  # fewer bytes above 127 than this are no ground to doubt a declaration that fits
+FEW_HIGH = 8  # fewer than this do not tell one Latin charset from the other
 CONFIDENT = 0.6
 
 # WHATWG name: Python codec | labels beyond the name (a label counts without case; "_" and "-" are told apart)
@@ -130,7 +131,7 @@ def _by_evidence(body: bytes, declared: list[str]) -> str:
     high = len(body) - len(body.translate(None, _HIGH))
     detected, confidence = _detect(body)
     if not declared:
-        return detected or "windows-1252"
+        return "windows-1252" if detected is None or (high < FEW_HIGH and detected in LATIN) else detected
     if detected in declared:
         return detected
     if detected is not None and high >= MIN_HIGH and confidence >= CONFIDENT:

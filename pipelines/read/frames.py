@@ -211,8 +211,10 @@ def _record(stream: Stream, begin: int, headers: dict[str, str], declared: int |
     if have >= begin + declared:
         ends = stream.match(LINE_ENDS, begin + declared)
         after = begin + declared + (len(ends[0]) if ends else 0)
-        followed = stream.ensure(after + 1) <= after or stream.match(EITHER_START, after)
-        if followed or after - begin - declared >= (1 if kind == "arc" else 2):
+        good = stream.ensure(after + 1) <= after or stream.match(EITHER_START, after) is not None
+        if not good and after - begin - declared >= (1 if kind == "arc" else 2):  # damage follows, or the length is wrong
+            good = stream.search(EITHER_START, begin, begin + declared) < 0
+        if good:
             block = stream.peek(begin, begin + declared)
             return replace(piece, length=stream.skip(after), block=block, block_length=declared)
     return _wrong_length(stream, piece, begin, declared, max_bytes)

@@ -62,7 +62,7 @@ def read_jsonl(path: str, source: str, cfg: JsonlConfig) -> Iterator[pa.RecordBa
 
 
 def _rows(stream: Stream, path: str, source: str, cfg: JsonlConfig) -> Iterator[Row]:
-    blank = 0
+    blank, reported = 0, False
     while stream.ensure(1):
         start = stream.position
         line, length = _line(stream, cfg.max_bytes)
@@ -73,6 +73,7 @@ def _rows(stream: Stream, path: str, source: str, cfg: JsonlConfig) -> Iterator[
         blank = 0
         try:
             if stream.error is not None and stream.ensure(1) == 0:
+                reported = True
                 raise BadRecord("DamagedFile", f"the file ends in damage: {stream.error}")
             if line is None:
                 raise BadRecord("LineTooLong", f"the line has {length} bytes, more than max_bytes = {cfg.max_bytes}")
@@ -81,7 +82,7 @@ def _rows(stream: Stream, path: str, source: str, cfg: JsonlConfig) -> Iterator[
             row["doc_id"] = doc_id(source, "", line or b"")
             row |= {"error_class": bad.args[0], "error_message": f"{path}: byte {start}: {bad.args[1]}"}
         yield row
-    if blank or stream.error is not None:
+    if blank or (stream.error is not None and not reported):
         row = {"doc_id": doc_id(source, "", b""), "source": source, "file": path}
         row |= {"offset": stream.position - blank, "length": blank}
         message = f"{path}: byte {stream.position}: the file ends in damage: {stream.error}"

@@ -171,7 +171,9 @@ def test_a_head_without_end_is_an_empty_body(tmp_path: Path, build: SimpleNamesp
 
 
 def test_provenance_and_identity(tmp_path: Path, build: SimpleNamespace) -> None:
-    records = [build.record("response", build.http(build.page(i)), i, WARC_Target_URI=f"<http://a.example/{i}>") for i in range(3)]
+    records = [
+        build.record("response", build.http(build.page(i)), i, WARC_Target_URI=f"<http://a.example/{i}>") for i in range(3)
+    ]
     for name, data in (("a.warc", b"".join(records)), ("b.warc.gz", b"".join(map(build.member, records)))):
         (tmp_path / name).write_bytes(data)
     plain, packed = read(tmp_path / "a.warc"), read(tmp_path / "b.warc.gz")
@@ -225,7 +227,12 @@ def test_arc(tmp_path: Path, build: SimpleNamespace) -> None:
     (tmp_path / "x.arc.gz").write_bytes(gzip.compress(data))
     for name in ("x.arc", "x.arc.gz"):
         rows = read(tmp_path / name)
-        assert [r["drop_rule"] or r["error_class"] for r in rows] == ["read.record_type", None, "read.http_status", "NoContentLength"]
+        assert [r["drop_rule"] or r["error_class"] for r in rows] == [
+            "read.record_type",
+            None,
+            "read.http_status",
+            "NoContentLength",
+        ]
         assert rows[1]["url"] == "http://a.example/a b"
         assert rows[1]["date"] == "2014-02-16T05:02:21Z"
         assert rows[1]["html"] == build.page(1).decode()
@@ -265,7 +272,9 @@ def test_batches_are_bounded_in_rows_and_bytes(tmp_path: Path, build: SimpleName
 
 
 def test_robots_txt_is_no_page(tmp_path: Path, build: SimpleNamespace) -> None:
-    data = build.record("response", build.http(b"User-agent: *", mime="text/plain"), WARC_Target_URI="http://a.example/robots.txt")
+    data = build.record(
+        "response", build.http(b"User-agent: *", mime="text/plain"), WARC_Target_URI="http://a.example/robots.txt"
+    )
     assert only(tmp_path, data)["drop_rule"] == "read.robots_txt"
 
 
