@@ -32,6 +32,7 @@ class TokenizerInfo:
     sha256: str
     vocab_size: int
     eos_id: int
+    eos: str = EOS
 
     @property
     def dtype(self) -> str:
@@ -61,7 +62,7 @@ def tokenizer_info(path: str | Path, eos: str = EOS) -> TokenizerInfo:
     if eos_id is None:
         raise UserError(f"tokenizer {path} has no token {eos!r} to end documents with; name its own in `eos`")
     vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-    return TokenizerInfo(str(path), hashlib.sha256(data).hexdigest(), vocab_size, eos_id)
+    return TokenizerInfo(str(path), hashlib.sha256(data).hexdigest(), vocab_size, eos_id, eos)
 
 
 @lru_cache(maxsize=4)

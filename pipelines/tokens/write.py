@@ -116,7 +116,7 @@ class _Encode:
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         seed, share, dtype = self.cfg.seed, self.cfg.validation_share, np.dtype(self.tokenizer.dtype).newbyteorder("<")
-        how = EncodeConfig(self.tokenizer.path, self.tokenizer.sha256)
+        how = EncodeConfig(self.tokenizer.path, self.tokenizer.sha256, self.tokenizer.eos)
         for batch in batches:
             ids: list[Any] = batch.column("doc_id").to_pylist()
             texts: list[Any] = batch.column("text").to_pylist()

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +188,13 @@ def test_a_source_that_is_no_folder_name(tmp_path: Path, name: str) -> None:
 def test_unknown_source(root: Path) -> None:
     with pytest.raises(ShardError, match="no source 'books' in split 'train'; it has web"):
         Shards(root).stream("books")
+
+
+def test_the_readers_of_the_format_load_numpy_and_pyarrow_and_nothing_heavy() -> None:
+    code = "import sys, pipelines.shards, pipelines.schedule; print(*{m.split('.')[0] for m in sys.modules})"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert {"numpy", "pyarrow"} <= loaded
+    assert loaded.isdisjoint({"pyspark", "torch", "tokenizers", "pandas", "numba", "trainer"})
 
 
 # --- damage -------------------------------------------------------------------------------------------------------------

@@ -74,3 +74,10 @@ def test_tokenizers_that_cannot_be_used(path: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run again with one tokenizer"):
         list(encode_texts(["a"], EncodeConfig(str(path), "0" * 64)))
     assert tokenizer_info(path, eos=EOS).eos_id == 0
+
+
+def test_an_eos_of_another_name(tmp_path: Path) -> None:
+    save(train_tokenizer(["water"], TokenizerConfig(vocab_size=300, special_tokens=("<s>", "</s>"))), tmp_path)
+    info = tokenizer_info(tmp_path / "tokenizer.json", eos="</s>")
+    (ids,) = encode_texts([""], EncodeConfig(info.path, info.sha256, info.eos))
+    assert ids.tolist() == [info.eos_id] == [1]
