@@ -52,14 +52,21 @@ def _marks() -> str:
 
 
 _CJK, _SEA, _MARKS = _class(UNSPACED["cjk"]), _class(UNSPACED["sea"]), _marks()
-_LETTERS = rf"[^\W{_CJK}{_SEA}]+(?:[{_MARKS}]+[^\W{_CJK}{_SEA}]*)*"
+_LETTERS = rf"[^\W_{_CJK}{_SEA}][^\W{_CJK}{_SEA}]*(?:[{_MARKS}]+[^\W{_CJK}{_SEA}]*)*"
 _CONTRACTION = r"(?:[sStTmMdD]|[lL][lL]|[rR][eE]|[vV][eE])\b"
-# Groups in order: a character of a script without blanks; a word; a mark or symbol.
+# Marks that stay inside a word: before a digit, a point before a small letter, a hyphen from a letter to a digit.
+_INNER = r"[.,:/\u2013](?=\d)|\.(?=[a-z])|(?<=[^\W\d])-(?=\d)"
+# English abbreviations keep their point, as single letters do (spaCy's list of English exceptions, the common part).
+_ABBREVIATIONS = (
+    "Mr|Mrs|Ms|Messrs|Dr|St|Mt|Prof|Gen|Gov|Sen|Rep|Rev|Adm|Jr|Sr|Co|Corp|Inc|Ltd|Bros|vs|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct"
+    "|Nov|Dec|Ala|Ariz|Ark|Calif|Colo|Conn|Del|Fla|Ga|Ill|Ind|Kan|Ky|Mass|Md|Mich|Minn|Miss|Mo|Mont|Neb|Nev|Okla|Ore|Pa|Tenn|Va|Wash|Wis"
+)
+# Groups in order: a character of a CJK script; of another script without blanks; a word. No group: a mark or symbol.
 _TOKEN = re.compile(
     rf"((?:[{_CJK}])[{_MARKS}]*)|((?:[{_SEA}])[{_MARKS}]*)"
     rf"|((?:https?://|www\.)[^\s{_CJK}]*[^\s{_CJK}.,;:!?)\]\"']"
-    r"|(?:[A-Za-z]\.){2,}"
-    rf"|{_LETTERS}(?:(?:['\u2019](?!{_CONTRACTION})|[.,:](?=\d)|\.(?=[a-z])){_LETTERS})*"
+    rf"|(?:[A-Za-z]\.){{2,}}|[A-Za-z]\.(?!\w)|(?:{_ABBREVIATIONS})\.(?!\w)"
+    rf"|(?:(?<![^\s(\[\"'])[-/\\@|]+)?{_LETTERS}(?:(?:['\u2019](?!{_CONTRACTION})|{_INNER}){_LETTERS})*"
     rf"|(?<=\w)['\u2019]{_CONTRACTION})"
     r"|\.{2,}|\u2026+|[-|/\\@^~=+]+|\S"
 )
