@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -61,23 +60,22 @@ def _environment() -> Environment:
         "seconds": _seconds,
         "size": _size,
         "measure": _measure,
-        "anchor": lambda name: re.sub(r"[^a-z0-9]+", "-", unicodedata.normalize("NFKD", name).lower()).strip("-"),
+        "breaks": _breaks,
     }
     environment.globals |= {"both": both, "bar": charts.bar, "bullet": charts.bullet}
     return environment
 
 
+def _breaks(name: str) -> Markup:
+    """A name that may break after its dots and underscores."""
+    return Markup("<wbr>").join(re.findall(r"[^._]*[._]*", printable(name)))
+
+
 def _seconds(value: float) -> str:
-    if value < 0.1:
-        return f"{value * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.1f} s" if value >= 0.1 else f"{value * 1000:.0f} ms"
     minutes, rest = divmod(round(value), 60)
-    return (
-        f"{value:.1f} s"
-        if value < 60
-        else f"{minutes // 60:d} h {minutes % 60:02d} min"
-        if minutes >= 60
-        else f"{minutes} min {rest:02d} s"
-    )
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _size(count: float) -> str:

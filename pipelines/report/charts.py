@@ -1,4 +1,4 @@
-"""The pictures of the report, each a pure function of numbers and a width in pixels: the page carries a wide and a narrow one."""
+"""The pictures of the report: pure functions of numbers and a width in pixels. The page carries a wide and a narrow one."""
 
 from __future__ import annotations
 
@@ -112,15 +112,20 @@ def _branch(edge: float, thick: float, turn: float, end: float, branch: Leaving,
     )
     share = branch.rows / max(level.rows, 1)
     title = f"{level.name}: {branch.label}: {branch.rows:,} rows, {share:.2%} of what came in ({branch.kind})"
-    return path(data, f"branch {branch.kind}", title, fill=f"url(#shade-{branch.kind}-{shade})")
+    return path(data, "branch", title, fill=f"url(#shade-{branch.kind}-{shade})")
 
 
 def _branch_label(branch: Leaving, x: float, middle: float, width: float) -> list[Markup]:
     number_room = 40 if width < NARROW else 52
     return [
         text(x + number_room, middle + 4, f"{branch.rows:,}", kind=f"number {branch.kind}-text", anchor="end"),
-        text(x + number_room + 8, middle + 4, branch.label, room=width - x - number_room - 8),
+        text(x + number_room + 8, middle + 4, _fitting(branch.label, width - x - number_room - 8), room=width),
     ]
+
+
+def _fitting(label: str, room: float) -> str:
+    """A rule's whole name where there is room, else what follows its set's name."""
+    return label if text_width(label) <= room else cut(label.rpartition(".")[2], room)
 
 
 def _shade(name: str, kind: str) -> Markup:
@@ -193,7 +198,7 @@ def lengths(data: Histogram, unit: str, width: float) -> Markup:
         if median:
             x = left + (math.log10(median) - data.low) / data.step * across
             ends = (y + 4, base) if kind == "kept" else (base + axis, y - 11)
-            parts.append(line(x, *[ends[0], x, ends[1]], "median"))
+            parts.append(line(x, ends[0], x, ends[1], "median"))
             label = f"{kind}: median {median:,.0f} {unit}"
             anchor = "end" if x + text_width(label) > width else "start"
             parts.append(text(x, y, label, kind=f"{kind}-text strong", anchor=anchor))
@@ -276,13 +281,21 @@ class Series:
 
 
 def curves(
-    series: Sequence[Series], marks: Sequence[tuple[float, str]], label: str, width: float, height: float = 250
+    series: Sequence[Series],
+    marks: Sequence[tuple[float, str]],
+    label: str,
+    width: float,
+    height: float = 250,
+    beside: Sequence[Series] = (),
 ) -> Markup:
-    """Lines over one x axis (tokens), named at their ends; `marks` are dashed lines with a name (where a phase begins)."""
+    """Lines over one x axis (tokens), named at their ends; `marks` are dashed lines with a name (where a phase begins).
+
+    `beside`: lines of a picture above or below with which this one shall share its axis.
+    """
     points = [p for s in series for p in s.points if all(map(math.isfinite, p))]
     if not points:
         return Markup("")
-    names = max((text_width(s.name) for s in series), default=0.0)
+    names = max((text_width(s.name) for s in (*series, *beside)), default=0.0)
     left, right, top, bottom = 44.0, min(names + 14, 0.36 * width), 24.0, 24.0
     x1 = max(p[0] for p in points) or 1.0
     low, high = min(p[1] for p in points), max(p[1] for p in points)

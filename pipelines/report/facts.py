@@ -19,7 +19,6 @@ from pipelines.report.charts import Leaving, Level, Series, Stretch
 from pipelines.report.compare import compare
 from pipelines.rundir import RunDir, read_json
 from pipelines.schedule import read_schedule
-from pipelines.schema import DROPPED
 from pipelines.shards import MANIFEST, read_manifest
 from pipelines.summary import counts, training_log
 
@@ -27,7 +26,7 @@ Facts = dict[str, Any]
 
 EXAMPLES = 3  # documents shown a rule, and a kind of personal data
 PAIRS = 6  # duplicates shown beside their survivors, a rule
-PAIR_CHARS = 700  # shown of a side
+PAIR_CHARS = 500  # shown of a side
 MOST_LANGUAGES = 16
 MOST_QUARANTINED = 50
 MOST_FILES = 200  # of the balance per file, a stage
@@ -138,22 +137,16 @@ def _duplicates(samples: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, A
     return [{"rule": rule, "pairs": pairs} for rule, pairs in sorted(by_rule.items())]
 
 
-def _languages(made: tables.Tables) -> list[dict[str, Any]]:
+def _languages(made: tables.Tables) -> list[tuple[str, int, int]]:
+    """(language, kept, dropped): most kept first, then the rest as one, then those of no language ("")."""
     kept, dropped = tables.languages(made.kept()), tables.languages(made.dropped())
-    both = [
-        {"lang": lang, "kept": kept[lang], "dropped": dropped[lang]}
-        for lang in sorted(kept | dropped, key=lambda name: (name == "", -kept[name], -dropped[name], name))
-    ]
-    named = [row for row in both if row["lang"]]
-    rest = named[MOST_LANGUAGES:]
-    if len(rest) > 1:
-        other = {
-            "lang": f"{len(rest)} others",
-            "kept": sum(r["kept"] for r in rest),
-            "dropped": sum(r["dropped"] for r in rest),
-        }
-        named = [*named[:MOST_LANGUAGES], other]
-    return [*named, *(row for row in both if not row["lang"])]
+    named = sorted({*kept, *dropped} - {""}, key=lambda lang: (-kept[lang], -dropped[lang], lang))
+    shown = named if len(named) <= MOST_LANGUAGES + 1 else named[:MOST_LANGUAGES]
+    rest = named[len(shown) :]
+    rows = [(lang, kept[lang], dropped[lang]) for lang in shown]
+    if rest:
+        rows.append((f"{len(rest)} others", sum(kept[lang] for lang in rest), sum(dropped[lang] for lang in rest)))
+    return [*rows, *([("", kept[""], dropped[""])] if kept[""] or dropped[""] else [])]
 
 
 def _lengths(made: tables.Tables) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from pipelines.rundir import RunDir
 from pipelines.schema import DROPPED, KEPT, QUARANTINED
 
 Counts: TypeAlias = npt.NDArray[np.int64]
-Groups: TypeAlias = Iterable[tuple[str, pa.Array]]
+Groups: TypeAlias = Iterable[tuple[str, Any]]  # Any: an integer array of row numbers
 
 SHOWN_CHARS = 600  # of a document's text as an example
 COMPARED_CHARS = 40_000  # of a document's text beside its survivor's
@@ -91,7 +91,7 @@ def pick(
     for part in where:
         table = part.read([*names, "doc_id"])
         for name, rows in groups(table):
-            ids = pc.fill_null(table["doc_id"].take(rows), b"")
+            ids: Any = pc.fill_null(table["doc_id"].take(rows), pa.scalar(b"", pa.binary()))
             first = pc.sort_indices(ids)[:count]
             found = zip(ids.take(first).to_pylist(), rows.take(first).to_pylist(), strict=True)
             merged = [*best.get(name, []), *((doc_id, Place(part, row)) for doc_id, row in found)]
@@ -105,7 +105,7 @@ def by_value(column: str) -> Callable[[pa.Table], Groups]:
     def groups(table: pa.Table) -> Groups:
         for value in pc.unique(table[column]).to_pylist():
             if value is not None:
-                yield value, pc.indices_nonzero(pc.equal(table[column], value))
+                yield value, pc.indices_nonzero(pc.equal(table[column], pa.scalar(value)))
 
     return groups
 
@@ -116,7 +116,8 @@ def positive(columns: Collection[str]) -> Callable[[pa.Table], Groups]:
     def groups(table: pa.Table) -> Groups:
         for name in columns:
             if name in table.column_names:
-                yield name, pc.indices_nonzero(pc.fill_null(pc.greater(table[name], 0), False))
+                values: Any = table[name]
+                yield name, pc.indices_nonzero(pc.fill_null(pc.greater(values, pa.scalar(0)), pa.scalar(False)))
 
     return groups
 
@@ -133,7 +134,8 @@ def rows(places: Iterable[Place], chars: int) -> list[dict[str, Any]]:
         here = [p for p in wanted if p.part == part]
         table = part.read([*_PROVENANCE, *_DECISION, "text"]).take([p.row for p in here])
         table = table.append_column("text_chars", pc.utf8_length(table["text"]))
-        text = pc.utf8_slice_codeunits(table["text"], 0, chars)
+        whole: Any = table["text"]
+        text = pc.utf8_slice_codeunits(whole, 0, chars)
         table = table.set_column(table.column_names.index("text"), "text", text)
         read = ({"folder": part.path.parent.parent, **row} for row in table.to_pylist())
         found |= dict(zip(here, read, strict=True))
@@ -146,8 +148,9 @@ def find(where: Iterable[Part], ids: Collection[bytes]) -> dict[bytes, Place]:
     for part in where:
         if len(found) == len(wanted):
             break
-        column = part.read(["doc_id"])["doc_id"]
-        for row in pc.indices_nonzero(pc.is_in(column, wanted)).to_pylist():
+        column: Any = part.read(["doc_id"])["doc_id"]
+        hits: Any = pc.indices_nonzero(pc.is_in(column, wanted))
+        for row in hits.to_pylist():
             found.setdefault(column[row].as_py(), Place(part, row))
     return found
 
@@ -170,7 +173,8 @@ def languages(where: Iterable[Part]) -> Counter[str]:
     for part in where:
         table = part.read(["lang"])
         if table.num_columns:
-            for pair in pc.value_counts(pc.fill_null(table["lang"], "")).to_pylist():
+            named: Any = pc.fill_null(table["lang"], pa.scalar(""))
+            for pair in named.value_counts().to_pylist():
                 counted[pair["values"]] += pair["counts"]
     return counted
 
@@ -219,6 +223,7 @@ def pii_counts(where: Iterable[Part]) -> dict[str, dict[str, int]]:
         table = part.read(names)
         for name in names:
             sums = found.setdefault(name, {"found": 0, "documents": 0})
-            sums["found"] += pc.sum(table[name]).as_py() or 0
-            sums["documents"] += pc.sum(pc.greater(table[name], 0)).as_py() or 0
+            column: Any = table[name]
+            sums["found"] += pc.sum(column).as_py() or 0
+            sums["documents"] += pc.sum(pc.greater(column, pa.scalar(0))).as_py() or 0
     return found
