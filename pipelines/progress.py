@@ -59,7 +59,7 @@ def watch(spark: SparkSession, console: Console, title: str, total_rows: int | N
         done, tasks = _tasks(spark)
         share = rows / total_rows if total_rows and rows else done / tasks if tasks else 0.0
         elapsed = time.monotonic() - started
-        parts = [f"{done}/{tasks} tasks"]
+        parts = [f"{done}/{tasks} tasks"] if tasks else [f"{elapsed:.0f} s"]
         if rows:
             parts.append(f"{rows:,} rows  {rows / elapsed:,.0f} rows/s")
         if 0 < share < 1:

@@ -112,7 +112,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The whole way from inputs to a compiled schedule; without tokenizer, shards or schedule the run ends before."""
+    """The whole way from inputs to a compiled schedule; without tokenizer, shards or schedule the run ends before.
+
+    `schedule` is a ScheduleConfig, or a function that makes one of the tokens per source that the shards turn out to hold.
+    """
 
     name: str
     inputs: tuple[Input, ...]

@@ -276,7 +276,8 @@ def make_schedule(plan: Plan, rundir: RunDir) -> None:
     """OUT/schedule.json, compiled against the shards that are there. Raises UserError for a plan that cannot be carried out."""
     shards = read_manifest(rundir.shards)
     try:
-        schedule = compile_schedule(plan.recipe.schedule, shards.source_tokens(), shards.fingerprint)
+        wanted, tokens = plan.recipe.schedule, shards.source_tokens()
+        schedule = compile_schedule(wanted(tokens) if callable(wanted) else wanted, tokens, shards.fingerprint)
     except ScheduleError as error:
         raise UserError(f"the schedule of recipe {plan.recipe.name!r} cannot be carried out: {error}") from error
     write_schedule(rundir.schedule, schedule)
