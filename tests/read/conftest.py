@@ -6,24 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "while",
-    "rain",
-    "falls",
-    "on",
-    "seven",
-    "green",
-    "hills",
-]
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "rain", "falls", "on", "green", "hills"]
 
 
 def record(kind: str, block: bytes, number: int = 0, **headers: str) -> bytes:

@@ -1,5 +1,6 @@
 """Damage costs the damaged record only, and what it costs is a quarantined row."""
 
+import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -83,24 +84,33 @@ def test_in_one_gzip_member_all_before_the_damage_is_read(build: SimpleNamespace
     check_tiling((r["offset"], r["length"]) for r in rows)
     assert any(r["error_class"] for r in rows) == (damaged != data)
     good = len(_inflated(data[:at]))
-    found = kept(rows)
+    found = {(r["record_id"], r["html"]) for r in rows}
     for number in range(COUNT):
         if sum(map(len, parts[: number + 1])) + 4 < good:
-            name, html = expected(build, number)
-            assert found.get(name) == html
+            assert expected(build, number) in found
 
 
 def _inflated(data: bytes) -> bytes:
-    import zlib
-
     return zlib.decompressobj(31).decompress(data)
 
 
+SNIPPETS = [
+    b"WARC/1.0\r\n",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: 99999999999999\r\n",
+    b"WARC-Type: response\r\n",
+    b"a:b 1.1.1.1 20140101000000 text/html 7\n",
+    b"HTTP/1.1 200 OK\r\n",
+    b"\r\n",
+    b"\x1f\x8b\x08\0\0\0\0\0\0\3",
+    b"<html>",
+    b"\xff\xfe",
+    b"\0\0",
+]
+
+
 @settings(max_examples=60, deadline=None)
-@given(data=st.binary(max_size=600) | st.lists(st.sampled_from([
-    b"WARC/1.0\r\n", b"Content-Length: 5\r\n", b"WARC-Type: response\r\n", b"\r\n", b"\x1f\x8b\x08\0\0\0\0\0\0\3", b"HTTP/1.1 200 OK\r\n",
-    b"Content-Length: 99999999999999\r\n", b"a:b 1.1.1.1 20140101000000 text/html 7\n", b"<html>", b"\xff\xfe", b"\0\0",
-]), max_size=30).map(b"".join))  # fmt: skip
+@given(data=st.binary(max_size=600) | st.lists(st.sampled_from(SNIPPETS), max_size=30).map(b"".join))
 def test_any_bytes_are_read_and_tiled(data: bytes) -> None:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "x.warc"
@@ -115,21 +125,19 @@ def test_any_bytes_are_read_and_tiled(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "errors"),
     [
-        ("cut inside the last member", lambda p: [*p[:-1], p[-1][:-40]], ["DamagedGzip"]),
-        ("garbage between members", lambda p: [*p[:3], b"garbage" * 99, *p[3:]], ["DamagedGzip"]),
-        ("zeroes inside a member", lambda p: [*p[:3], p[3][:60] + bytes(50) + p[3][110:], *p[4:]], ["DamagedGzip"]),
-        ("zeroes at the end", lambda p: [*p, bytes(512)], ["DamagedGzip"]),
-        ("a member that holds nothing", lambda p: [*p[:2], p[8], *p[2:8]], ["EmptyMember"]),
-        ("a member of something else", lambda p: [*p[:2], p[9], *p[2:8]], ["NoRecord"]),
+        ("cut inside the last member", lambda p, x: [*p[:-1], p[-1][:-40]], ["DamagedGzip"]),
+        ("garbage between members", lambda p, x: [*p[:3], b"garbage" * 99, *p[3:]], ["DamagedGzip"]),
+        ("zeroes inside a member", lambda p, x: [*p[:3], p[3][:60] + bytes(50) + p[3][110:], *p[4:]], ["DamagedGzip"]),
+        ("zeroes at the end", lambda p, x: [*p, bytes(512)], ["DamagedGzip"]),
+        ("a member that holds nothing", lambda p, x: [*p[:2], x[0], *p[2:]], ["EmptyMember"]),
+        ("a member of something else", lambda p, x: [*p[:2], x[1], *p[2:]], ["NoRecord"]),
     ],
 )
 def test_damaged_members(tmp_path: Path, build: SimpleNamespace, name: str, change: Any, errors: list[str]) -> None:
     parts = parts_of(build, "gz")
     extra = [build.member(b""), build.member(b"no record")]
     file = tmp_path / "x.warc.gz"
-    file.write_bytes(
-        b"".join(change(parts if "member" not in name or ("of" not in name and "holds" not in name) else parts + extra))
-    )
+    file.write_bytes(b"".join(change(parts, extra)))
     rows = read(file)
     assert [r["error_class"] for r in rows if r["error_class"]] == errors, name
     assert len(kept(rows)) >= COUNT - 1

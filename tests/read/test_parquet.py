@@ -81,7 +81,7 @@ def test_a_damaged_row_group_costs_itself(tmp_path: Path) -> None:
     )
     start = pq.ParquetFile(file).metadata.row_group(1).column(0).data_page_offset
     data = bytearray(file.read_bytes())
-    data[start + 40 : start + 80] = bytes(40)
+    data[start : start + 60] = b"\xff" * 60
     file.write_bytes(data)
     rows = read(file)
     assert [r["error_class"] for r in rows] == [None] * 10 + ["DamagedRowGroup"] + [None] * 10

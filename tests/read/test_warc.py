@@ -126,7 +126,10 @@ def _codings(build: SimpleNamespace) -> dict[str, tuple[bytes, dict[str, str]]]:
         "identity": (body, {"Content-Encoding": "identity"}),
         "chunked": (build.chunked(body), {"Transfer-Encoding": "chunked"}),
         "chunked and gzip": (build.chunked(gz), {"Transfer-Encoding": "chunked", "Content-Encoding": "gzip"}),
-        "chunks with extensions and LF": (b"5;a=b\n" + body[:5] + b"\n%x\n" % len(body[5:]) + body[5:], {"Transfer-Encoding": "chunked"}),
+        "chunks with extensions and LF": (
+            b"5;a=b\n" + body[:5] + b"\n%x\n" % len(body[5:]) + body[5:],
+            {"Transfer-Encoding": "chunked"},
+        ),
         "chunked without its last chunk": (build.chunked(body)[:-5], {"Transfer-Encoding": "chunked"}),
         "chunked declared, body stored joined": (body, {"Transfer-Encoding": "chunked"}),
         "Content-Length too small": (body, {"Content-Length": "7"}),
@@ -158,7 +161,7 @@ def test_broken_chunking_keeps_what_is_there(tmp_path: Path, build: SimpleNamesp
         (b"HTTP/1.1 200 OK\nContent-Type: text/html\n\n<p>LF only", "<p>LF only"),
         (b"HTTP/1.1 200\r\ncontent-type:text/html\r\n\r\n<p>no reason", "<p>no reason"),
         (b"HTTP/2 200 \r\nContent-Type: text/html\r\n\r\n<p>HTTP/2", "<p>HTTP/2"),
-        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html;\r\n charset=koi8-r\r\n\r\n<p>\xf4\xd2\xc9 folded", "<p>\u0422\u0440\u0438 folded"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html;\r\n charset=koi8-r\r\n\r\n<p>\xf4\xd2\xc9", "<p>\u0422\u0440\u0438"),
         (b"<html>HTTP/0.9 has no head", "<html>HTTP/0.9 has no head"),
     ],
 )  # fmt: skip
