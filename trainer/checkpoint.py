@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import shutil
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,9 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, commit:
 def load_weights(path: Path, model: nn.Module) -> None:
     """Fill the weights of an unsharded model in one process."""
     state = {f"model/{name}": p.detach() for name, p in model.named_parameters()}
-    state_dict_loader.load(state, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # that is what was asked for
+        state_dict_loader.load(state, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -166,7 +169,7 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
 
 def _write_error(error: BaseException, path: Path) -> BaseException:
     """A UserError where the cause is the file system, else the error itself."""
-    causes: list[Any] = [error, *(getattr(error, "failures", {}) or {}).values()]
+    causes: list[Any] = [*(getattr(error, "failures", {}) or {}).values(), error]
     for cause in causes:
         cause = cause[0] if isinstance(cause, tuple) else cause
         if isinstance(cause, OSError) or any(s in str(cause) for s in (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG))):

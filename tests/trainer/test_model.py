@@ -1,0 +1,136 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trainer.config import ModelConfig
+from trainer.generate import Sampling, choose, generate
+from trainer.model import Decoder, init_weights
+from trainer.recipes.deepseek_llm import deepseek_llm, deepseek_llm_67b
+from trainer.recipes.llama3 import llama3, llama3_70b, llama3_405b
+
+TINY = ModelConfig(vocab_size=40, width=32, layers=2, heads=4, kv_heads=2, feed_forward=48)
+
+
+def _model(cfg: ModelConfig = TINY, seed: int = 0) -> Decoder:
+    model = Decoder(cfg, loss_chunk=16)
+    init_weights(model, 0.2, seed)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("cfg", "parameters"),
+    [
+        (TINY, 2 * 40 * 32 + 2 * (3072 + 4608 + 64) + 32),
+        (llama3().model, 8_030_261_248),
+        (llama3_70b().model, 70_553_706_496),
+        (llama3_405b().model, 405_853_388_800),
+        (deepseek_llm().model, 6_910_365_696),
+        (deepseek_llm_67b().model, 67_425_001_472),
+    ],
+)
+def test_parameter_count_by_formula_and_by_building(cfg: ModelConfig, parameters: int) -> None:
+    with torch.device("meta"):
+        model = Decoder(cfg)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert cfg.parameters() == parameters
+
+
+def test_parameter_names_are_those_of_hugging_face() -> None:
+    names = [n for n, _ in Decoder(replace(TINY, layers=1)).named_parameters()]
+    layer = "model.layers.0."
+    assert sorted(names) == sorted(
+        ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"]
+        + [f"{layer}self_attn.{p}_proj.weight" for p in "qkvo"]
+        + [f"{layer}mlp.{p}_proj.weight" for p in ("gate", "up", "down")]
+        + [f"{layer}input_layernorm.weight", f"{layer}post_attention_layernorm.weight"]
+    )
+
+
+def test_first_document_does_not_reach_the_second() -> None:
+    model = _model()
+    tokens = torch.randint(0, 40, (1, 20), generator=torch.Generator().manual_seed(1))
+    changed = tokens.clone()
+    changed[0, :8] = (changed[0, :8] + 1) % 40
+    documents = torch.tensor([[1] * 8 + [2] * 12])
+    before, after = model.hidden(tokens, documents), model.hidden(changed, documents)
+    assert torch.equal(before[0, 8:], after[0, 8:])
+    assert not torch.allclose(before[0, :8], after[0, :8])
+    # Without the mask the same change is felt, and the second document alone gives what the mask gives.
+    assert not torch.allclose(model.hidden(tokens, None)[0, 8:], model.hidden(changed, None)[0, 8:])
+    torch.testing.assert_close(model.hidden(tokens[:, 8:], None)[0], before[0, 8:], atol=1e-5, rtol=1e-5)
+    unmasked = _model(replace(TINY, document_mask=False))
+    torch.testing.assert_close(unmasked.hidden(tokens, documents), unmasked.hidden(tokens, None))
+
+
+def test_a_later_token_does_not_reach_an_earlier_one() -> None:
+    model = _model()
+    tokens = torch.randint(0, 40, (1, 12))
+    changed = tokens.clone()
+    changed[0, -1] = (changed[0, -1] + 1) % 40
+    assert torch.equal(model.hidden(tokens, None)[0, :-1], model.hidden(changed, None)[0, :-1])
+
+
+def test_losses_and_forward_agree() -> None:
+    model, tokens = _model(), torch.randint(0, 40, (2, 11))
+    targets = torch.roll(tokens, -1, 1)
+    losses = model.losses(tokens, targets, None)
+    torch.testing.assert_close(model(tokens, targets, None, 22.0), losses.mean())
+    assert not losses.requires_grad
+
+
+def test_recomputation_changes_no_gradient() -> None:
+    tokens = torch.randint(0, 40, (2, 11))
+    grads = []
+    for recompute in (False, True):
+        model = _model()
+        for block in model.model.layers:
+            block.recompute = recompute
+        model(tokens, tokens, None, 22.0).backward()
+        grads.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_weights_depend_on_seed_and_name_alone() -> None:
+    one, same, other = _model(), _model(), _model(seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
+    assert not torch.equal(one.lm_head.weight, other.lm_head.weight)
+    assert not torch.equal(one.lm_head.weight, one.model.embed_tokens.weight)
+    wide = Decoder(replace(TINY, vocab_size=4000))
+    init_weights(wide, 0.006, 0)
+    assert float(wide.lm_head.weight.detach().std()) == pytest.approx(0.006, rel=0.02)
+    assert wide.model.norm.weight.eq(1).all()
+
+
+def test_overfits_a_small_text_and_repeats_it() -> None:
+    text = b"the water of the headrace turns the wheel of the mill"
+    tokens = torch.tensor([list(text)])
+    model = _model(replace(TINY, vocab_size=128))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        loss = model(tokens[:, :-1], tokens[:, 1:], None, tokens.shape[1] - 1)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss < 0.05
+    greedy = Sampling(temperature=0.0)
+    prompt = list(text[:8])
+    out = generate(model, prompt, 20, 0, 128, greedy, torch.device("cpu"))
+    assert bytes(out) == text[8:28]
+    # The cache changes nothing: the same choices as by recomputing everything for each token.
+    tokens_so_far = list(prompt)
+    for token in out:
+        assert int(model.next_logits(torch.tensor([tokens_so_far]))[0].argmax()) == token
+        tokens_so_far.append(token)
+    assert generate(model, prompt, 20, out[3], 128, greedy, torch.device("cpu")) == out[: out.index(out[3])]
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "possible"),
+    [(0.0, 1.0, {1}), (1.0, 0.5, {1}), (1.0, 0.7, {1, 3}), (1.0, 1.0, {0, 1, 2, 3}), (0.01, 1.0, {1})],
+)
+def test_sampling_keeps_the_smallest_set_of_that_probability(temperature: float, top_p: float, possible: set[int]) -> None:
+    logits = torch.tensor([0.1, 0.55, 0.1, 0.25]).log()
+    generator = torch.Generator().manual_seed(0)
+    drawn = {choose(logits, Sampling(temperature, top_p), generator) for _ in range(200)}
+    assert drawn == possible
