@@ -20,7 +20,7 @@ from pipelines.schema import with_columns
 # name: (unit, definition)
 MEASURES: dict[str, tuple[str, str]] = {
     "chars": ("characters", "code points of the text"),
-    "words": ("words", "tokens with a letter, digit or symbol; a character of a script without blanks is 1/2 or 1/4 word"),
+    "words": ("words", "tokens with a letter, digit or symbol; a character of a script without blanks is 1/2 or 1/3 word"),
     "mean_word_length": ("characters", "mean characters of those words"),
     "hash_ratio": ("ratio", "number signs over tokens"),
     "ellipsis_ratio": ("ratio", '"..." and U+2026 over tokens'),

@@ -17,13 +17,13 @@ import unicodedata
 from dataclasses import dataclass
 
 # One token a character: (first, last) code points, and how many characters make a word. Han and kana: jieba and MeCab words
-# have a mean of 1.6 to 2 characters in running text; Thai, Lao, Khmer and Burmese: 3 to 4 letters without their marks.
+# have a mean of 1.6 to 2 characters in running text; Thai, Lao, Khmer, Burmese: about 3 letters, marks aside.
 UNSPACED = {
     "cjk": ((0x3005, 0x3007), (0x3041, 0x3096), (0x30A1, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF),
             (0xFF66, 0xFF9F), (0x20000, 0x323AF)),
     "sea": ((0x0E01, 0x0E4F), (0x0E81, 0x0ECF), (0x1000, 0x103F), (0x1050, 0x108F), (0x1780, 0x17D3)),
 }  # fmt: skip
-CHARS_PER_WORD = {"cjk": 2, "sea": 4}
+CHARS_PER_WORD = {"cjk": 2, "sea": 3}
 
 # Unicode Sentence_Terminal, the part that ends sentences in living scripts (PropList.txt).
 SENTENCE_MARKS = (
@@ -72,7 +72,9 @@ _TOKEN = re.compile(
 )
 _UNSPACED = re.compile(f"[{_CJK}{_SEA}]")
 _LETTER = re.compile(r"[^\W\d_]")
-_SENTENCE_END = re.compile(rf"[{SENTENCE_MARKS}]+[{CLOSING}]*(?=\s|$)|[{_WIDE_MARKS}]+[{CLOSING}]*")
+_SENTENCE_END = re.compile(
+    rf"(?<![{SENTENCE_MARKS}])[{SENTENCE_MARKS}]++[{CLOSING}]*+(?=\s|$)|[{_WIDE_MARKS}]+[{CLOSING}]*"  # linear in runs of marks
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,179 @@
+"""Every rule does what its name says, and the first failing one is recorded with value and bound."""
+
+import dataclasses
+
+import pyarrow as pa
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.filter.measures import MeasureConfig, measure
+from pipelines.filter.rules import (
+    C4,
+    FineWeb,
+    GopherQuality,
+    GopherRepetition,
+    Rule,
+    RulesConfig,
+    WebPage,
+    all_rules,
+    decide,
+    rules_of,
+)
+from pipelines.schema import RECORD, record_batch, undecided
+
+SETS = (WebPage, GopherRepetition, GopherQuality, C4, FineWeb)
+RULES = [rule for rule_set in SETS for rule in rules_of(rule_set())]
+GOOD = (
+    "The river had been rising since the morning, and people of the village came to look at it with their children.\n"
+    "Nobody could say how far it would go, but those who have lived here for long knew what to do.\n"
+    "They carried their chairs and books upstairs, closed the shutters that face south, and waited for evening.\n"
+    "By nine the water stood at the mill; by ten it turned back, slowly, and left a line of grass on every wall."
+)
+
+
+def kept(docs: pa.RecordBatch, cfg: RulesConfig) -> set[int]:
+    return {i for i, good in enumerate(undecided(decide(docs, cfg)).to_pylist()) if good}
+
+
+def table(text: str, lang: str = "en") -> pa.RecordBatch:
+    return measure(record_batch({"text": [text], "lang": [lang]}, RECORD), MeasureConfig())
+
+
+def decision(text: str, cfg: RulesConfig, lang: str = "en") -> tuple[str, float, float] | None:
+    docs = decide(table(text, lang), cfg)
+    if docs.schema.get_field_index("drop_rule") < 0 or docs["drop_rule"][0].as_py() is None:
+        return None
+    return docs["drop_rule"][0].as_py(), docs["drop_value"][0].as_py(), docs["drop_bound"][0].as_py()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_tighter_never_keeps_more(rule: Rule, measured: pa.RecordBatch) -> None:
+    assert rule.bound is not None
+    steps = sorted({v for v in measured[rule.measure].to_pylist() if v is not None})
+    bounds = sorted(
+        {rule.bound, rule.bound / 2, rule.bound * 2, rule.bound + 0.05, steps[0], steps[len(steps) // 2], steps[-1]}
+    )
+    if rule.kind == "max":
+        bounds.reverse()
+    before: set[int] | None = None
+    for bound in bounds:
+        now = kept(measured, RulesConfig(extra=(dataclasses.replace(rule, bound=bound, by_lang=()),)))
+        assert before is None or now <= before, f"{rule.name}: bound {bound} keeps documents that a looser one dropped"
+        before = now
+    tightest = bounds[-1] + 1e-9 if rule.kind == "min" else bounds[-1] - 1e-9
+    if len(steps) > 1:
+        assert len(kept(measured, RulesConfig(extra=(dataclasses.replace(rule, bound=tightest, by_lang=()),)))) < len(measured)
+
+
+@pytest.mark.parametrize("rule_set", SETS, ids=lambda s: s.set_name)
+def test_names_tell_the_direction(rule_set: type) -> None:
+    for rule in rules_of(rule_set()):
+        assert rule.name.split(".")[1].startswith(f"{rule.kind}_")
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_value_on_the_bound_passes(rule: Rule, measured: pa.RecordBatch) -> None:
+    value = next(v for v in measured[rule.measure].to_pylist() if v is not None)
+    exact = RulesConfig(extra=(dataclasses.replace(rule, bound=value, by_lang=()),))
+    assert 0 in kept(measured.slice(measured[rule.measure].to_pylist().index(value), 1), exact)
+
+
+GOPHER = RulesConfig(gopher_repetition=GopherRepetition(), gopher_quality=GopherQuality())
+FAILURES = [
+    # text, config, rule, value, bound
+    ("", GOPHER, "gopher_repetition.min_chars", 0, 1),
+    ("word", RulesConfig(gopher_quality=GopherQuality()), "gopher_quality.min_words", 1, 50),
+    ("a b c " * 30, RulesConfig(gopher_quality=GopherQuality()), "gopher_quality.min_mean_word_length", 1, 3),
+    ("extraordinarily " * 60, RulesConfig(gopher_quality=GopherQuality()), "gopher_quality.max_mean_word_length", 15, 10),
+    ("# great " * 60, RulesConfig(gopher_quality=GopherQuality()), "gopher_quality.max_hash_ratio", 0.5, 0.1),
+    ("great ... " * 60, RulesConfig(gopher_quality=GopherQuality()), "gopher_quality.max_ellipsis_ratio", 0.5, 0.1),
+    ("\n".join(["- one good line of the list"] * 20), RulesConfig(gopher_quality=GopherQuality()),
+     "gopher_quality.max_bullet_lines", 1, 0.9),
+    ("\n".join(["one good line of the long list goes on..."] * 20), RulesConfig(gopher_quality=GopherQuality()),
+     "gopher_quality.max_ellipsis_lines", 1, 0.3),
+    ("12345 word " * 60, RulesConfig(gopher_quality=GopherQuality()), "gopher_quality.min_alpha_words", 0.5, 0.8),
+    ("house garden river " * 30, RulesConfig(gopher_quality=GopherQuality()), "gopher_quality.min_stop_words", 0, 2),
+    ("one paragraph\n\n" * 4, GOPHER, "gopher_repetition.max_dup_paragraphs", 0.75, 0.3),
+    ("one line\n" * 4 + "x", GOPHER, "gopher_repetition.max_dup_lines", 0.6, 0.3),
+    (" \n \n", RulesConfig(fineweb=FineWeb()), "fineweb.min_lines", 0, 1),
+    (GOOD.replace(".", ""), RulesConfig(fineweb=FineWeb()), "fineweb.min_end_mark_lines", 0, 0.12),
+    ("Short.\nLines.\nOnly.", RulesConfig(fineweb=FineWeb()), "fineweb.max_short_lines", 1, 0.67),
+    ("Oops! That page can\u2019t be found.\nIt looks like nothing was found at this location. Maybe try a search?",
+     RulesConfig(web_page=WebPage()), "web_page.max_notices", 1, 0.25),
+    ("You need to enable JavaScript to run this app.", RulesConfig(web_page=WebPage()), "web_page.min_words", 9, 10),
+    ("\n".join(f"Cheap insurance quotes {i}" for i in range(90)), RulesConfig(web_page=WebPage()),
+     "web_page.max_same_shape_lines", 89 / 90, 0.9),
+    ("\n".join(f"About {a} and {b}" for a in ("cars", "boats", "trains") for b in ("sale", "rent", "repair")),
+     RulesConfig(web_page=WebPage()), "web_page.max_list_lines", 1, 0.95),
+    ("\ufffdPNG \ufffd\ufffd IHDR and so on for as long as it takes to make ten words of it all",
+     RulesConfig(web_page=WebPage()), "web_page.max_broken_chars", 3 / 74, 0.02),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "cfg", "rule", "value", "bound"), FAILURES, ids=[f[2] for f in FAILURES])
+def test_first_failing_rule(text: str, cfg: RulesConfig, rule: str, value: float, bound: float) -> None:
+    assert decision(text, cfg) == (rule, pytest.approx(value), pytest.approx(bound))
+
+
+def test_good_prose_passes_every_set() -> None:
+    assert decision(GOOD, RulesConfig(WebPage(), GopherRepetition(), GopherQuality(), None, FineWeb())) is None
+
+
+@pytest.mark.parametrize(
+    ("lang", "text"),
+    [
+        ("zh", "昨天夜里下了一场大雨、村子旁边的小河涨得很快。老人们说、这条河已经二十年没有这样高了。"
+               "大家应该把粮食搬到楼上去。"
+               "年轻人不相信。他们站在桥上看热闹、一直看到天黑。半夜时分、水终于退了下去。只在墙上留下一道泥印。第二天早上、孩子们"
+               "在田里捡到了几条小鱼、高兴地跑回家、把它们放进水缸里养着。"),
+        ("ja", "昨日の夜、村のそばの川がとても増水しました。"
+               "お年寄りたちは、こんなに水が高くなったのは二十年ぶりだと言いました。"
+               "若い人たちは信じないで、橋の上から川を見ていました。夜中になってやっと水が引き、壁には泥の跡だけが残りました。"
+               "次の朝、子どもたちは田んぼで小さな魚を見つけて、うれしそうに家へ走って帰りました。"),
+        ("th", "เมื่อคืนฝนตกหนักมาก น้ำในแม่น้ำข้างหมู่บ้านขึ้นสูงอย่างรวดเร็ว คนเฒ่าคนแก่บอกว่าไม่เคยเห็น"
+               "น้ำสูงขนาดนี้มายี่สิบปีแล้ว ทุกคนควรย้ายข้าวของขึ้นชั้นบน แต่คนหนุ่มสาวไม่เชื่อและยืนดูอยู่บน"
+               "สะพานจนมืด พอถึงเที่ยงคืนน้ำก็ลดลง เหลือเพียงรอยโคลนบนกำแพง"),
+    ],
+)  # fmt: skip
+def test_prose_without_blanks_passes_gopher(lang: str, text: str) -> None:
+    assert decision(text, GOPHER, lang) is None
+
+
+def test_a_language_without_settings_is_not_judged_by_english_stop_words() -> None:
+    text = " ".join(f"qalam{chr(97 + i % 26)}{chr(97 + i // 3)} norim" for i in range(60))
+    rule = RulesConfig(gopher_quality=GopherQuality())
+    assert decision(text, rule, "xx") is None
+    assert decision(text, rule, "en") == ("gopher_quality.min_stop_words", 0.0, 2.0)
+
+
+def test_the_order_of_sets_and_rules_decides_which_is_recorded() -> None:
+    cfg = RulesConfig(gopher_quality=GopherQuality(), gopher_repetition=GopherRepetition(), web_page=WebPage())
+    names = [rule.name for rule in all_rules(cfg)]
+    assert names[0] == "web_page.min_words"
+    assert names.index("gopher_repetition.max_dup_10gram") < names.index("gopher_quality.min_words")
+    assert decision("word", cfg) == ("web_page.min_words", 1.0, 10.0)
+
+
+def test_bounds_by_language_and_off() -> None:
+    text = "\u4f60\u597d" * 10
+    assert decision(text, RulesConfig(gopher_quality=GopherQuality()), "zh") == ("gopher_quality.min_words", 10.0, 50.0)
+    looser = GopherQuality(
+        by_lang=(("zh", "min_words", 10.0), ("zh", "min_mean_word_length", None), ("zh", "min_stop_words", None))
+    )
+    assert decision(text, RulesConfig(gopher_quality=looser), "zh") is None
+    assert decision(text, RulesConfig(gopher_quality=looser), "en") == ("gopher_quality.min_words", 10.0, 50.0)
+    assert decision("word", RulesConfig(gopher_quality=GopherQuality(min_words=None, min_stop_words=None))) is None
+
+
+def test_own_rule_in_one_line() -> None:
+    assert decision(GOOD, RulesConfig(extra=(Rule("mine.max_words", "words", "max", 20.0),)))[0] == "mine.max_words"  # type: ignore[index]
+
+
+def test_errors_say_what_to_do() -> None:
+    docs = record_batch({"text": ["x"], "lang": ["en"]}, RECORD)
+    with pytest.raises(UserError, match=r"gopher_quality.min_words needs the column 'words'; put the stage `measure` before"):
+        decide(docs, RulesConfig(gopher_quality=GopherQuality()))
+    with pytest.raises(UserError, match="put the stage `c4_lines` before"):
+        decide(docs, RulesConfig(c4=C4()))
+    with pytest.raises(UserError, match="there is no rule 'min_word' for 'zh'"):
+        rules_of(GopherQuality(by_lang=(("zh", "min_word", 1.0),)))
