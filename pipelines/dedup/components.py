@@ -7,7 +7,7 @@ Nothing but two numbers a round comes to the driver.
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame, Observation, Window
 from pyspark.sql import functions as F
 
 
@@ -23,19 +23,17 @@ def connected_components(edges: DataFrame, max_rounds: int = 64) -> DataFrame:
     the result fails the check that no edge connects two labels. The lineage is cut every round: by `checkpoint` where the
     session has a checkpoint folder (then lost executors do no harm), by `localCheckpoint` elsewhere.
     """
-    stars = cut(edges.where("a != b").select(F.greatest("a", "b").alias("a"), F.least("a", "b").alias("b")).distinct())
-    seen = _summary(stars)
-    for _ in range(max_rounds if seen[0] else 0):
-        stars = cut(_small_star(_large_star(stars)))
-        now = _summary(stars)
-        if now == seen:
-            break
-        seen = now
-    else:
-        if seen[0]:
+    loopless = edges.where("a != b")
+    stars, seen = _cut_and_sum(loopless.select(F.greatest("a", "b").alias("a"), F.least("a", "b").alias("b")).distinct())
+    rounds, before = 0, None
+    while seen[0] and seen != before:
+        if rounds == max_rounds:
             raise NotConverged(
                 f"components have not converged after {max_rounds} rounds ({seen[0]} edges left); raise max_rounds"
             )
+        before = seen
+        stars, seen = _cut_and_sum(_small_star(_large_star(stars)))
+        rounds += 1
     labels = _labels(edges, stars)
     _prove(edges, labels)
     return labels
@@ -52,7 +50,7 @@ def _large_star(stars: DataFrame) -> DataFrame:
     both = stars.select("a", "b").union(stars.select(F.col("b").alias("a"), F.col("a").alias("b")))
     least = F.least(F.min("b").over(Window.partitionBy("a")), F.col("a"))
     hung = both.select("a", "b", least.alias("m")).where("b > a")
-    return hung.select(F.col("b").alias("a"), F.col("m").alias("b")).distinct()
+    return hung.select(F.col("b").alias("a"), F.col("m").alias("b"))  # repeats go in the small star
 
 
 def _small_star(stars: DataFrame) -> DataFrame:
@@ -63,10 +61,11 @@ def _small_star(stars: DataFrame) -> DataFrame:
     return hung.select(moved.alias("a"), F.col("m").alias("b")).distinct()
 
 
-def _summary(stars: DataFrame) -> tuple[int, int]:
-    row = stars.agg(F.count(F.lit(1)), F.expr("bit_xor(xxhash64(a, b))")).head()
-    assert row is not None
-    return int(row[0]), int(row[1] or 0)
+def _cut_and_sum(stars: DataFrame) -> tuple[DataFrame, tuple[int, int]]:
+    """`cut`, with the number of edges and the exclusive or of their hashes, taken in the same pass."""
+    seen = Observation()
+    observed = cut(stars.observe(seen, F.count(F.lit(1)).alias("edges"), F.expr("bit_xor(xxhash64(a, b))").alias("hash")))
+    return observed, (int(seen.get["edges"]), int(seen.get["hash"] or 0))
 
 
 def _labels(edges: DataFrame, stars: DataFrame) -> DataFrame:

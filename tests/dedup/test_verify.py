@@ -54,7 +54,11 @@ def decide(rows, threshold, batch_rows=100):
         # components do not mix
         ([("k", "a", "1 2 3", ""), ("l", "b", "1 2 3", ""), ("l", "c", "1 2 3", "b")], 0.9, {"c": ("b", 1.0)}),
         # a row that comes twice is decided once
-        ([("k", "a", "1 2", ""), ("k", "a", "1 2", ""), ("k", "b", "1 2", "a"), ("k", "b", "1 2", "a")], 1.0, {"b": ("a", 1.0)}),
+        (
+            [("k", "a", "1 2", ""), ("k", "a", "1 2", ""), ("k", "b", "1 2", "a"), ("k", "b", "1 2", "a")],
+            1.0,
+            {"b": ("a", 1.0)},
+        ),
     ],
 )
 def test_a_document_goes_only_for_one_that_stays(rows, threshold, expected, batch_rows):
