@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import IO, Literal
 
-from pipelines.read.stream import CHUNK, GZIP, ZSTD, Members, Stream, next_member, plain, skipping, unzstd
+from pipelines.read.stream import CHUNK, ZSTD, Members, Stream, next_member, plain, skipping, unzstd
 
 MAX_HEADER = 1 << 17  # bytes
 WARC_START = re.compile(rb"WARC/\d\.\d+[ \t]*\r?\n[A-Za-z][A-Za-z0-9-]*[ \t]*:")
@@ -50,9 +50,9 @@ def layout_of(file: IO[bytes], size: int) -> Layout:
     """How records lie in the file: `plain`, one gzip member each (`members`), or in a decompressed `stream` (or `zstd`)."""
     file.seek(0)
     magic = file.read(4)
-    if magic.startswith(ZSTD):
+    if magic.startswith(ZSTD) and Stream(lambda at: unzstd(file, 0)).ensure(1):
         return "zstd"
-    if not magic.startswith(GZIP) and (magic.startswith((b"WARC", b"file")) or not _has_member(file, size)):
+    if magic.startswith((b"WARC", b"file")) or not _has_member(file, size):
         return "plain"
     return "members" if _member_is_record(file, size) else "stream"
 
@@ -128,12 +128,11 @@ def _through_members(file: IO[bytes], size: int, max_bytes: int) -> Iterator[Pie
         if stream.error is None:
             return
         start = next_member(file, members.member + 1, size, None)
-        message = f"gzip from byte {members.member} of the file to {start} does not inflate: {stream.error}"
-        yield Piece(position, 0, error_class="DamagedGzip", error_message=message)
 
 
 def records(stream: Stream, max_bytes: int, damage: str) -> Iterator[Piece]:
     """The records of a stream and the spans between them, positions as in the stream; `damage` names what ended it early."""
+    told = False
     while stream.ensure(1):
         start = stream.position
         blank = _line_ends(stream)
@@ -144,8 +143,11 @@ def records(stream: Stream, max_bytes: int, damage: str) -> Iterator[Piece]:
             continue
         piece = _record(stream, head[0], head[1], head[2], max_bytes)
         if stream.error is not None and stream.ensure(1) == 0:
+            told = True
             piece = replace(piece, error_class=damage, error_message=f"the record ends in damage: {stream.error}")
         yield piece
+    if stream.error is not None and not told:
+        yield Piece(stream.position, 0, error_class=damage, error_message=f"the file goes on in damage: {stream.error}")
 
 
 def _line_ends(stream: Stream) -> int:

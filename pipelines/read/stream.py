@@ -136,10 +136,10 @@ class Members:
 
 
 def _until_damage(inflate: zlib._Decompress, raw: bytes) -> Iterator[bytes]:
-    """What inflates before the error, which costs the output of the whole call: the same bytes again in small steps."""
-    for start in range(0, len(raw), 16):
+    """What inflates before the error, which costs the output of the whole call: the same bytes again, one by one."""
+    for start in range(len(raw)):
         try:
-            yield inflate.decompress(raw[start : start + 16])
+            yield inflate.decompress(raw[start : start + 1])
         except zlib.error:
             return
 

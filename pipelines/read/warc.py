@@ -70,7 +70,10 @@ def row_of(piece: Piece, path: str, source: str, cfg: WarcConfig) -> Row:
     }
     if piece.error_class is not None:
         return row | {"error_class": piece.error_class, "error_message": f"{path}: byte {piece.offset}: {piece.error_message}"}
-    return row | _content(piece, source, record_id or f"{url or ''} {date or ''}", cfg)
+    try:
+        return row | _content(piece, source, record_id or f"{url or ''} {date or ''}", cfg)
+    except Exception as error:  # one record that some decoder cannot bear must not end the file: its row says so
+        return row | {"error_class": type(error).__name__, "error_message": f"{path}: byte {piece.offset}: {error!r}"}
 
 
 def _dropped(rule: str, value: float | None = None, bound: float | None = None) -> Row:
