@@ -46,7 +46,8 @@ class Cache:
 def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: Mask) -> Tensor:
     """Softmax attention (B, H, T, E). `mask` None: causal, the T queries being the last of the S positions."""
     if isinstance(mask, BlockMask):
-        return _flex()(q_BHTE, k_BKSE, v_BKSE, block_mask=mask, enable_gqa=True)
+        flex = flex_attention if torch.compiler.is_compiling() else _flex()
+        return flex(q_BHTE, k_BKSE, v_BKSE, block_mask=mask, enable_gqa=True)
     queries, keys = q_BHTE.shape[2], k_BKSE.shape[2]
     if mask is None and queries != keys:
         mask = torch.ones(queries, keys, dtype=torch.bool, device=q_BHTE.device).tril(keys - queries)

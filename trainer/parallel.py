@@ -21,6 +21,8 @@ from trainer.model import Block, Decoder
 
 def start_processes(device: torch.device) -> DeviceMesh:
     """The data-parallel mesh over all ranks; starts a group of one where the launcher started none."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if not dist.is_initialized():
         backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)

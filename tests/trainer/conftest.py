@@ -104,7 +104,7 @@ class CommandLine:
 
     def __init__(self, recipe: str, shards: Path) -> None:
         self.recipe, self.shards = recipe, shards
-        self.environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}
+        self.environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "CUDA_VISIBLE_DEVICES": ""}
 
     def words(self, out: Path, *more: str, ranks: int = 0) -> list[str]:
         """`ranks` 0: without a launcher."""
