@@ -21,15 +21,8 @@ from pipelines.schema import with_columns
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 _POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 
-C4_COLUMNS = pa.schema(
-    [
-        pa.field("text", pa.string()),
-        pa.field("c4_lorem_ipsum_lines", pa.float64()),
-        pa.field("c4_curly_bracket_lines", pa.float64()),
-        pa.field("c4_sentences", pa.float64()),
-        pa.field("c4_dropped_line_ratio", pa.float64()),
-    ]
-)
+_COUNTS = ("c4_lorem_ipsum_lines", "c4_curly_bracket_lines", "c4_sentences", "c4_dropped_line_ratio")
+C4_COLUMNS = pa.schema([(name, pa.float64()) for name in _COUNTS])
 
 
 @dataclass(frozen=True)
@@ -105,8 +98,7 @@ def c4_lines(docs: pa.RecordBatch, cfg: C4LinesConfig) -> pa.RecordBatch:
         dropped = (cleaned.seen - len(cleaned.lines)) / max(cleaned.seen, 1)
         rows.append((float(cleaned.lorem_ipsum), float(cleaned.curly_bracket), float(cleaned.sentences), dropped))
     columns = {
-        field.name: pa.array([None if row is None else row[i] for row in rows], pa.float64())
-        for i, field in enumerate(list(C4_COLUMNS)[1:])
+        name: pa.array([None if row is None else row[i] for row in rows], pa.float64()) for i, name in enumerate(_COUNTS)
     }
     return with_columns(docs, {"text": pa.array(texts, pa.string()), **columns})
 

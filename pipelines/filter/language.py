@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +25,8 @@ class LanguageConfig:
     max_chars: int = 2000  # of the text that the model reads
 
 
-LANGUAGE_COLUMNS = pa.schema([pa.field("lang", pa.string()), pa.field("lang_score", pa.float64())])
+_COLUMNS: list[tuple[str, pa.DataType]] = [("lang", pa.string()), ("lang_score", pa.float64())]
+LANGUAGE_COLUMNS = pa.schema(_COLUMNS)
 
 
 @batch_stage(adds=LANGUAGE_COLUMNS)
@@ -43,8 +45,8 @@ def identify_language(docs: pa.RecordBatch, cfg: LanguageConfig) -> pa.RecordBat
         named = pa.array([bool(lang) and lang != UNDETERMINED for lang in docs["lang"].to_pylist()], pa.bool_())
     asked = ["" if known else text or "" for text, known in zip(docs["text"].to_pylist(), named.to_pylist(), strict=True)]
     labels, scores = model.predict(asked)
-    lang: pa.Array = pa.array(labels, pa.string())
-    score: pa.Array = pa.array(scores, pa.float64())
+    lang: pa.Array[Any] = pa.array(labels, pa.string())
+    score: pa.Array[Any] = pa.array(scores, pa.float64())
     if pc.any(named).as_py():
         lang, score = pc.if_else(named, docs["lang"], lang), pc.if_else(named, pa.scalar(1.0), score)
     docs = with_columns(docs, {"lang": lang, "lang_score": score})

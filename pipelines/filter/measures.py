@@ -40,7 +40,7 @@ MEASURES: dict[str, tuple[str, str]] = {
     "repeated_line_char_ratio": ("ratio", "characters of those lines that repeat an earlier one, over all but newlines"),
     "newline_ratio": ("ratio", "newlines over tokens, those of scripts without blanks weighted as words"),
     "sentences": ("sentences", "ends of sentences inside lines, at least one a line"),
-    "notice_ratio": ("ratio", "characters in lines that say error, not found, log in, enable scripts, for sale (notices.txt)"),
+    "notice_ratio": ("ratio", "characters in lines that say not found, log in, for sale (notices.txt), at most 160 a phrase"),
     "same_shape_line_ratio": ("ratio", "lines that repeat an earlier one but for digits"),
     "list_line_char_ratio": ("ratio", "characters in lines of fewer than 5 words that end in no mark"),
     "broken_char_ratio": ("ratio", "replacement and control characters over all"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from pipelines.filter.words import CLOSING, SENTENCE_MARKS, is_word
 
 LIST_LINE_WORDS = 5  # a line of fewer words that ends in no mark is an entry of a list, a menu or a table
+NOTICE_CHARS = 160  # a phrase speaks for so much of its line: pages without line breaks are one long line
 _DIGITS = re.compile(r"\d+")
 _BLANKS = re.compile(r"\s+")
 _BROKEN = re.compile("[\ufffd\x00-\x08\x0e-\x1f\x7f-\x9f]")
@@ -35,7 +36,7 @@ def web_measures(text: str) -> dict[str, float]:
     folded = [line.lower().replace("\u2019", "'") for line in lines]
     page = "\n".join(folded)
     present = [phrase for phrase in NOTICES if phrase in page]
-    notice = sum(len(line) for line in folded if any(phrase in line for phrase in present)) if present else 0
+    notice = sum(min(len(line), NOTICE_CHARS * sum(p in line for p in present)) for line in folded) if present else 0
     entries = 0
     shapes: Counter[str] = Counter()
     for line in lines:

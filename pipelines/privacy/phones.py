@@ -137,6 +137,8 @@ def _country_code(digits: str) -> bool:
 def _valid(number: str, digits: str, region: str) -> bool:
     """Valid in the region's plan, and written as there: with the trunk prefix if the plan has one, 3-3-4 in North America."""
     metadata = phonenumbers.PhoneMetadata.metadata_for_region(region)
+    if metadata is None:
+        return False
     prefix = metadata.national_prefix
     if not (_NORTH_AMERICA.match(number) if metadata.country_code == 1 else not prefix or digits.startswith(prefix)):
         return False

@@ -101,7 +101,7 @@ def mask_pii(docs: pa.RecordBatch, cfg: PiiConfig) -> pa.RecordBatch:
     texts, counts = [], []
     for text, lang in zip(docs["text"].to_pylist(), docs["lang"].to_pylist(), strict=True):
         found = find_pii(text, lang, kinds) if text else []
-        texts.append(mask(text, found, cfg) if found else text)
+        texts.append(mask(text, found, cfg) if text and found else text)
         counts.append([sum(f.kind == field.name.removeprefix("pii_") for f in found) for field in PII_COLUMNS])
     columns = {field.name: pa.array([row[i] for row in counts], pa.int32()) for i, field in enumerate(PII_COLUMNS)}
     return with_columns(docs, {"text": pa.array(texts, pa.string()), **columns})

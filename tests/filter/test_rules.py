@@ -18,6 +18,7 @@ from pipelines.filter.rules import (
     all_rules,
     decide,
     rules_of,
+    web_rules,
 )
 from pipelines.schema import RECORD, record_batch, undecided
 
@@ -177,3 +178,43 @@ def test_errors_say_what_to_do() -> None:
         decide(docs, RulesConfig(c4=C4()))
     with pytest.raises(UserError, match="there is no rule 'min_word' for 'zh'"):
         rules_of(GopherQuality(by_lang=(("zh", "min_word", 1.0),)))
+
+
+JUNK = [
+    ("en", "404 Not Found\nThe requested URL /old.html was not found on this server.\nApache Server at example.org"),
+    ("de", "Seite nicht gefunden\nDie gesuchte Seite gibt es leider nicht mehr. Bitte nutzen Sie die Suche."),
+    ("fr", "Page introuvable\nLa page que vous recherchez n'existe pas ou plus. Utilisez la recherche."),
+    ("ru", "Ошибка 404: страница не найдена\nЗапрошенный документ был удалён, перемещён или никогда здесь не публиковался."),  # noqa: RUF001
+    ("zh", "抱歉、您访问的页面不存在或已被删除。请检查您输入的网址是否正确、或返回首页继续浏览。"),
+    ("ja", "お探しのページは見つかりませんでした。アドレスが変更されたか、削除された可能性があります。"),
+    ("en", "This domain is for sale! Buy this domain today. Ask our brokers about the price of it."),
+    ("en", "Checking your browser before accessing the site. This process is automatic. Ray ID: 7d1f2a"),
+    ("en", "You must be logged in to view this topic. Please log in or register a new account to go on reading."),
+    ("en", "\n".join(f"{name} hotels" for name in ("Paris", "London", "Rome", "Oslo", "Vienna", "Lima"))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lang", "text"), JUNK)
+def test_pages_that_are_none(lang: str, text: str) -> None:
+    assert decision(text, RulesConfig(web_page=WebPage()), lang) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD + "\nWhen a page is gone, servers answer with 404 Not Found.",
+        # no line breaks at all: the phrase speaks for its surroundings, not for the page
+        " ".join([GOOD.replace("\n", " "), "A page not found is an error of its own.", GOOD.replace("\n", " ")]),
+        "\n".join(
+            f"{line} of the evening"
+            for line in ("I saw the light", "You heard the wind", "We kept the fire", "They lost the song")
+        ),
+    ],
+)
+def test_pages_that_are_pages(text: str) -> None:
+    assert decision(text, RulesConfig(web_page=WebPage())) is None
+
+
+def test_web_rules_keep_more_than_the_published_ones(measured: pa.RecordBatch) -> None:
+    published = RulesConfig(WebPage(), GopherRepetition(), GopherQuality(), None, FineWeb())
+    assert kept(measured, published) < kept(measured, web_rules())
