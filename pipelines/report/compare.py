@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Literal
+from itertools import groupby, takewhile
+from operator import itemgetter
+from typing import Literal, TypeAlias
 
 # a word with the blanks after it; characters of scripts without blanks (kana, Han and what follows) one by one
 _WORD = re.compile(r"[\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]\s*|[^\W\u2e80-\u9fff]+\s*|[^\w\s]\s*|\s+")
-MOST_WORDS = 4_000  # of a stretch that is compared word by word; a longer one counts as replaced as a whole
+MOST_WORDS = 2_000  # of a stretch that is compared word by word; a longer one counts as replaced as a whole
+MOST_LINES = 4_000  # above it the commonest lines are not asked for matches
 CONTEXT = 90  # characters of equal text on either side of a difference
+
+Stretch: TypeAlias = tuple[bool, str, str]  # whether the two are equal, left, right
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,9 @@ def _around(text: str, *, first: bool, last: bool) -> tuple[Span, ...]:
     return tuple(p for p in parts if p.text)
 
 
-def _stretches(left: str, right: str) -> Iterator[tuple[bool, str, str]]:
+def _stretches(left: str, right: str) -> Iterator[Stretch]:
     a, b = left.splitlines(keepends=True), right.splitlines(keepends=True)
-    for tag, i, j, k, m in SequenceMatcher(None, a, b, autojunk=len(a) > MOST_WORDS).get_opcodes():
+    for tag, i, j, k, m in SequenceMatcher(None, a, b, autojunk=len(a) > MOST_LINES).get_opcodes():
         x, y = "".join(a[i:j]), "".join(b[k:m])
         if tag != "replace":
             yield tag == "equal", x, y
@@ -93,22 +98,27 @@ def _stretches(left: str, right: str) -> Iterator[tuple[bool, str, str]]:
             yield from _by_words(*words)
 
 
-def _by_words(a: Sequence[str], b: Sequence[str]) -> Iterator[tuple[bool, str, str]]:
-    for tag, i, j, k, m in SequenceMatcher(None, a, b, autojunk=True).get_opcodes():
-        yield tag == "equal", "".join(a[i:j]), "".join(b[k:m])
+def _by_words(a: Sequence[str], b: Sequence[str]) -> Iterator[Stretch]:
+    head = _common(zip(a, b, strict=False))
+    tail = _common(zip(reversed(a[head:]), reversed(b[head:]), strict=False))
+    yield True, "".join(a[:head]), "".join(b[:head])
+    middle = a[head : len(a) - tail], b[head : len(b) - tail]
+    for tag, i, j, k, m in SequenceMatcher(None, *middle, autojunk=False).get_opcodes():
+        yield tag == "equal", "".join(middle[0][i:j]), "".join(middle[1][k:m])
+    yield True, "".join(a[len(a) - tail :]), "".join(b[len(b) - tail :])
 
 
-def _merge(stretches: Iterator[tuple[bool, str, str]]) -> Iterator[tuple[bool, str, str]]:
-    """Join neighbours of one kind; equal ones of a character or two between differences are no relief for the eye."""
-    held: tuple[bool, str, str] | None = None
-    for equal, x, y in stretches:
-        if equal and held is not None and not held[0] and len(x.strip()) < 3:
-            equal = False
-        if held is not None and held[0] == equal:
-            held = (equal, held[1] + x, held[2] + y)
-        else:
-            if held is not None:
-                yield held
-            held = (equal, x, y)
-    if held is not None:
-        yield held
+def _common(pairs: Iterable[tuple[str, str]]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _merge(stretches: Iterable[Stretch]) -> Iterator[Stretch]:
+    """Join neighbours of one kind; an equal blank or mark between two differences is no relief for the eye."""
+    some = [s for s in stretches if s[1] or s[2]]
+    kinds = [equal for equal, _, _ in some]
+    for i in range(1, len(some) - 1):
+        if kinds[i] and not some[i - 1][0] and not some[i + 1][0] and not any(map(str.isalnum, some[i][1])):
+            kinds[i] = False
+    for equal, run in groupby(zip(kinds, some, strict=True), key=itemgetter(0)):
+        joined = [s for _, s in run]
+        yield equal, "".join(x for _, x, _ in joined), "".join(y for _, _, y in joined)

@@ -214,9 +214,9 @@ def _tokens(rundir: RunDir) -> dict[str, Any] | None:
 
 
 def _compression(rundir: RunDir) -> list[dict[str, Any]]:
-    """OUT/tokenizer/compression.json: how many characters and bytes a token holds, per source and language."""
-    file = rundir.tokenizer / "compression.json"
-    rows: list[dict[str, Any]] = read_json(file) if file.is_file() else []
+    """How many characters and bytes a token holds, per source and language, as the tokenizer's manifest says."""
+    file = rundir.tokenizer / MANIFEST
+    rows: list[dict[str, Any]] = read_json(file)["compression"] if file.is_file() else []
     return rows
 
 
