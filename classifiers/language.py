@@ -42,7 +42,7 @@ def prepare(text: str, max_chars: int = MAX_CHARS) -> str:
         starts = (0, (len(text) - size) // 2, len(text) - size)
         text = " ".join(text[start : start + size] for start in starts)
     text = _BLANKS.sub(" ", _ADDRESS.sub(" ", text) if "@" in text or "://" in text or "www." in text else text).strip()
-    return text if _LETTER.search(text) else ""
+    return text.encode("utf-8", "replace").decode("utf-8") if _LETTER.search(text) else ""  # lone surrogates become "?"
 
 
 class LanguageModel:
@@ -61,15 +61,12 @@ class LanguageModel:
         scores = np.zeros(len(texts), np.float32)
         labels = [UNDETERMINED] * len(texts)
         ready = [prepare(text, self.max_chars) for text in texts]
-        rows = [i for i, text in enumerate(ready) if text]
-        if not rows:
-            return labels, scores
-        # a list, because fasttext 0.9.3 breaks on NumPy 2 for a single string
-        found, probabilities = self._model.predict([ready[i] for i in rows], k=1)
-        for i, names, values in zip(rows, found, probabilities, strict=True):
-            if len(names):
-                labels[i] = names[0].removeprefix("__label__")
-                scores[i] = min(float(values[0]), 1.0)  # fastText's sums go a little above 1
+        for i, text in enumerate(ready):
+            # the binding itself: `FastText.predict` of 0.9.3 breaks on NumPy 2, and that of fasttext-predict answers otherwise
+            found = self._model.f.predict(text + "\n", 1, 0.0, "strict") if text else ()
+            for score, label in found:
+                labels[i] = label.removeprefix("__label__")
+                scores[i] = min(score, 1.0)  # fastText's sums go a little above 1
         return labels, scores
 
 

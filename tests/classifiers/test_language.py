@@ -47,6 +47,11 @@ def test_long_text_is_read_at_its_beginning_middle_and_end() -> None:
     assert {c: got.count(c) for c in "abc"} == dict.fromkeys("abc", MAX_CHARS // 3)
 
 
+def test_lone_surrogates_are_survived() -> None:
+    labels, _ = language_model().predict([TEXTS[0][1] + "\ud83d"])
+    assert labels == ["en"]
+
+
 def test_loaded_once_a_process() -> None:
     assert language_model() is language_model()
 
