@@ -55,7 +55,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "n": lambda value: f"{value:,}",
-        "percent": lambda share: f"{share:.1%}",
+        "percent": lambda share: "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}",
         "short": short,
         "seconds": _seconds,
         "size": _size,

@@ -176,16 +176,17 @@ class Histogram:
 
 
 def lengths(data: Histogram, unit: str, width: float) -> Markup:
-    """Kept above the axis, dropped below it, at one scale, over a logarithmic axis."""
+    """Kept above the axis, dropped below it, each as shares of its own sum at one scale, over a logarithmic axis."""
     bins = len(data.kept)
     half, left, axis = (84.0 if width >= NARROW else 64.0), 6.0, 26.0
-    tallest = max((*data.kept, *data.dropped, 1))
+    sums = [max(sum(counts), 1) for counts in (data.kept, data.dropped)]
+    tallest = max(max(counts, default=0) / total for counts, total in zip((data.kept, data.dropped), sums, strict=True)) or 1.0
     across = (width - 2 * left) / max(bins, 1)
     base = half + 22
     parts: list[Markup] = []
-    for counts, kind, sign in ((data.kept, "kept", -1), (data.dropped, "dropped", 1)):
+    for counts, total, kind, sign in ((data.kept, sums[0], "kept", -1), (data.dropped, sums[1], "dropped", 1)):
         for i, count in enumerate(counts):
-            tall = half * count / tallest
+            tall = half * count / total / tallest
             start = base if sign < 0 else base + axis
             span = f"{short(10 ** (data.low + i * data.step))} to {short(10 ** (data.low + (i + 1) * data.step))} {unit}"
             if count:

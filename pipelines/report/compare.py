@@ -80,7 +80,7 @@ def _around(text: str, *, first: bool, last: bool) -> tuple[Span, ...]:
     if len(text) <= head + tail + 40:
         return (Span("same", text),)
     middle = Span("left out", f"{len(text) - head - tail:,} equal characters")
-    parts = (Span("same", text[:head]), middle, Span("same", text[len(text) - tail :]))
+    parts = (Span("same", text[:head].rstrip("\n")), middle, Span("same", text[len(text) - tail :].lstrip("\n")))
     return tuple(p for p in parts if p.text)
 
 

@@ -90,13 +90,13 @@ def test_a_bullet_has_its_dot_outside_of_what_is_allowed(value: float, bound: fl
     assert words in (ET.fromstring(picture).get("aria-label") or "")
 
 
-def test_lengths_stand_above_and_hang_below_at_one_scale() -> None:
+def test_lengths_stand_above_and_hang_below_as_shares_at_one_scale() -> None:
     picture = charts.lengths(Histogram(2.0, 0.1, (1, 4, 0), (2, 0, 8), 150.0, None), "characters", 820)
     kept = [numbers(r, "y", "height") for r in shapes(picture, "rect", "kept")]
     dropped = [numbers(r, "y", "height") for r in shapes(picture, "rect", "dropped")]
-    unit = dropped[1][1] / 8
-    assert [h / unit for _, h in kept] == pytest.approx([1, 4], abs=0.01)
-    assert [h / unit for _, h in dropped] == pytest.approx([2, 8], abs=0.01)
+    whole = dropped[1][1] / 0.8
+    assert [h / whole for _, h in kept] == pytest.approx([0.2, 0.8], abs=0.001)
+    assert [h / whole for _, h in dropped] == pytest.approx([0.2, 0.8], abs=0.001)
     assert len({round(y + h, 1) for y, h in kept}) == 1  # one base
     assert len({y for y, _ in dropped}) == 1
     assert max(y + h for y, h in kept) < min(y for y, _ in dropped)

@@ -203,7 +203,7 @@ SECTIONS += ["schedule", "training"]
     [
         ("top", ["mill", "Water & mills.", "Of 10 records in 1 file", "4 were kept", "dropped 5", "1 waits in quarantine"]),
         ("top", ["Every record is accounted for.", "40 steps", "from 5.95 to 4.00"]),
-        ("funnel", ["length.min_words", "near_duplicates.jaccard", "4 kept", "BadJson"]),
+        ("funnel", ["length.min_words", "near_duplicates.jaccard", "4 kept", "InvalidJson"]),
         ("time", ["50 ms", "12.5 s", "1 h 06 min"]),
         ("balance", ["unaccounted", "pages.jsonl"]),
         ("rules", ["length.min_words", "at least 20 allowed", "length.max_words", "at most 9,000 allowed", "more characters]"]),
@@ -212,7 +212,7 @@ SECTIONS += ["schedule", "training"]
         ("languages", ["en", "zh", "he"]),
         ("lengths", ["kept: median", "dropped: median"]),
         ("privacy", ["email", "Write to <email>, please."]),
-        ("quarantine", ["pages.jsonl", "read"]),
+        ("quarantine", ["InvalidJson", "pages.jsonl", "read"]),
         ("tokens", ["web-en", "books", "uint16", "400", "3.25", "1.10"]),
         ("schedule", ["main", "annealing", "40 steps", "4,000 tokens", "30 steps", "length 20"]),
         ("training", ["annealing", "web-en 4.00", "books 4.50", "turns <b>all</b> day", "\u6d41\u5230\u78e8\u574a"]),
