@@ -201,8 +201,8 @@ def lengths(data: Histogram, unit: str, width: float) -> Markup:
             ends = (y + 4, base) if kind == "kept" else (base + axis, y - 11)
             parts.append(line(x, ends[0], x, ends[1], "median"))
             label = f"{kind}: median {median:,.0f} {unit}"
-            anchor = "end" if x + text_width(label) > width else "start"
-            parts.append(text(x, y, label, kind=f"{kind}-text strong", anchor=anchor))
+            at = max(0.0, min(x, width - 1.1 * text_width(label)))  # bold is a tenth wider
+            parts.append(text(at, y, label, kind=f"{kind}-text strong"))
     label = f"{unit} a document: {sum(data.kept):,} kept, {sum(data.dropped):,} dropped"
     return picture(label, width, base + axis + half + 22, *parts, kind="histogram")
 
@@ -297,7 +297,7 @@ def curves(
     if not points:
         return Markup("")
     names = max((text_width(s.name) for s in (*series, *beside)), default=0.0)
-    left, right, top, bottom = 44.0, min(names + 14, 0.36 * width), 24.0, 24.0
+    left, right, top, bottom = 48.0, min(names + 14, 0.36 * width), 24.0, 24.0
     x1 = max(p[0] for p in points) or 1.0
     low, high = min(p[1] for p in points), max(p[1] for p in points)
     margin = 0.04 * (high - low) or abs(high) * 0.1 or 1.0
