@@ -9,6 +9,7 @@ Shapes: B sequences, T queries, S keys, H query heads, K key-value heads, E chan
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,8 +47,9 @@ class Cache:
 def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: Mask) -> Tensor:
     """Softmax attention (B, H, T, E). `mask` None: causal, the T queries being the last of the S positions."""
     if isinstance(mask, BlockMask):
-        flex = flex_attention if torch.compiler.is_compiling() else _flex()
-        return flex(q_BHTE, k_BKSE, v_BKSE, block_mask=mask, enable_gqa=True)
+        flex: Any = flex_attention if torch.compiler.is_compiling() else _flex()
+        weighted_BHTE: Tensor = flex(q_BHTE, k_BKSE, v_BKSE, block_mask=mask, enable_gqa=True)
+        return weighted_BHTE
     queries, keys = q_BHTE.shape[2], k_BKSE.shape[2]
     if mask is None and queries != keys:
         mask = torch.ones(queries, keys, dtype=torch.bool, device=q_BHTE.device).tril(keys - queries)

@@ -95,15 +95,7 @@ def test_killed_between_checkpoints_it_sees_exactly_what_the_unbroken_run_saw(
     assert (out / "samples.jsonl").read_text() == (whole_run / "samples.jsonl").read_text()
 
 
-@pytest.mark.parametrize(("first", "second"), [(2, 1), (1, 2)])
-def test_any_layout_takes_the_same_documents_and_goes_on_from_the_others_checkpoint(
-    first: int, second: int, whole_run: Path, train: Any, tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    for ranks, more in ((first, ("--steps", "10")), (second, ())):
-        done = train.run(out, *more, ranks=ranks)
-        assert done.returncode == 0, done.stderr
-        assert f"on {ranks} x cpu" in done.stdout
+def _same_as(whole_run: Path, out: Path) -> None:
     assert {p.name for p in out.glob("consumed-*")} == {"consumed-0.jsonl", "consumed-1.jsonl"}
     assert _consumed(out) == _consumed(whole_run)
     ours, theirs = _steps(out), _steps(whole_run)
@@ -111,6 +103,27 @@ def test_any_layout_takes_the_same_documents_and_goes_on_from_the_others_checkpo
     for step, values in theirs.items():
         assert ours[step] == pytest.approx(values, rel=1e-4), step
     assert _validation(out) == pytest.approx(_validation(whole_run), rel=1e-4)
+
+
+def test_two_ranks_take_the_same_documents_and_one_goes_on(whole_run: Path, train: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for ranks, more in ((2, ("--steps", "10")), (0, ())):
+        done = train.run(out, *more, ranks=ranks)
+        assert done.returncode == 0, done.stderr
+    assert "on 1 x cpu" in done.stdout
+    assert "from step 11 to 20" in done.stdout
+    _same_as(whole_run, out)
+
+
+def test_two_ranks_go_on_where_one_was(whole_run: Path, train: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole_run, out)
+    shutil.rmtree(out / "checkpoints" / "step-00000020")
+    done = train.run(out, ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert "on 2 x cpu" in done.stdout
+    assert "from step 17 to 20" in done.stdout
+    _same_as(whole_run, out)
 
 
 def test_half_written_checkpoints_are_not_read(
