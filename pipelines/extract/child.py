@@ -40,6 +40,7 @@ class Limits:
     favour: Favour
     tables: bool
     comments: bool
+    rescue: float
     cpu_seconds: int  # of one page
     memory_bytes: int  # address space of the process
 
@@ -179,7 +180,7 @@ def serve(limits: dict[str, Any]) -> None:
     """Answer pages until stdin ends."""
     pages, texts = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not get between the texts
-    run = engine(limits["engine"], limits["favour"], limits["tables"], limits["comments"])
+    run = engine(limits["engine"], limits["favour"], limits["tables"], limits["comments"], limits["rescue"])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limits["memory_bytes"], hard))

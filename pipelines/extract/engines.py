@@ -20,18 +20,26 @@ _TRAILING = re.compile(r"[^\S\n]+$", re.M)
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
-def engine(name: Engine, favour: Favour, tables: bool, comments: bool) -> Callable[[str], str]:
-    """The function from a page to its main text, normalised; "" where there is none. Imports the engine's library."""
+def engine(name: Engine, favour: Favour, tables: bool, comments: bool, rescue: float) -> Callable[[str], str]:
+    """The function from a page to its main text, normalised; "" where there is none. Imports the engines' libraries.
+
+    Where the engine finds less than the share `rescue` of what the other one finds, or nothing, the other one's text is taken:
+    trafilatura keeps one article of a page of several, and nothing of what nests deeper than 256.
+    """
     first, second = _trafilatura(favour, tables, comments), _resiliparse(favour, comments)
     if name == "resiliparse":
         first, second = second, first
-    return partial(_extract, first, second)
+    return partial(choose, first, second, rescue)
 
 
-def _extract(first: Callable[[str], str], second: Callable[[str], str], html: str) -> str:
-    """What the first engine finds, or the second where the first finds nothing (trafilatura: nesting over 256, odd roots)."""
+def choose(first: Callable[[str], str], second: Callable[[str], str], rescue: float, html: str) -> str:
+    """The text of a page by the first engine, or by the second; see `engine`."""
     html = _CONTROL.sub("", html)
-    return normalise(first(html)) or normalise(second(html))
+    text = normalise(first(html))
+    if text and not rescue:
+        return text
+    other = normalise(second(html))
+    return text if text and len(text) >= rescue * len(other) else other
 
 
 def normalise(text: str) -> str:

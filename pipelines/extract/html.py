@@ -21,6 +21,9 @@ class ExtractConfig:
     favour: Favour = "balanced"
     tables: bool = True
     comments: bool = False  # readers' comments below an article
+    rescue: float = (
+        0.5  # take the other engine's text where this one finds less than this share of it; 0: where it finds nothing
+    )
     max_bytes: int = 10 << 20  # of the page in UTF-8
     max_nodes: int = 100_000  # elements
     max_depth: int = 1_000  # of nesting
@@ -37,14 +40,16 @@ class ExtractConfig:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
         if min(self.max_bytes, self.max_nodes, self.max_depth, self.cpu_seconds, self.memory_bytes) < 1:
             raise ValueError("max_bytes, max_nodes, max_depth, cpu_seconds and memory_bytes must be at least 1")
+        if not 0 <= self.rescue <= 1:
+            raise ValueError(f"rescue is {self.rescue}; it must be between 0 and 1")
 
     @property
     def limits(self) -> Limits:
         """What the extracting process must know."""
-        return Limits(self.engine, self.favour, self.tables, self.comments, self.cpu_seconds, self.memory_bytes)
+        return Limits(self.engine, self.favour, self.tables, self.comments, self.rescue, self.cpu_seconds, self.memory_bytes)
 
 
-@batch_stage(version=1, removes=("html",))
+@batch_stage(version=2, removes=("html",))
 def extract(docs: pa.RecordBatch, cfg: ExtractConfig) -> pa.RecordBatch:
     """Set `text` where `html` is set, normalised, and remove `html`; rows that come with text pass.
 

@@ -49,10 +49,10 @@ Layout = Literal["plain", "zstd", "members", "stream"]
 def layout_of(file: IO[bytes], size: int) -> Layout:
     """How records lie in the file: `plain`, one gzip member each (`members`), or in a decompressed `stream` (or `zstd`)."""
     file.seek(0)
-    magic = file.read(4)
+    magic = file.read(MAX_HEADER)
     if magic.startswith(ZSTD) and Stream(lambda at: unzstd(file, 0)).ensure(1):
         return "zstd"
-    if magic.startswith((b"WARC", b"file")) or not _has_member(file, size):
+    if EITHER_START.match(magic) or not _has_member(file, size):
         return "plain"
     return "members" if _member_is_record(file, size) else "stream"
 

@@ -175,7 +175,7 @@ def unzstd(file: IO[bytes], start: int) -> Iterator[bytes]:
 
 
 def next_member(file: IO[bytes], start: int, size: int, begins: re.Pattern[bytes] | None) -> int:
-    """Where the next gzip member begins that inflates without error to bytes that match `begins`; `size` if there is none."""
+    """Where the next gzip member begins whose content matches `begins` (None: inflates at all); `size` if there is none."""
     position = start
     while position < size:
         file.seek(position)
@@ -193,11 +193,12 @@ def next_member(file: IO[bytes], start: int, size: int, begins: re.Pattern[bytes
 
 def _begins_member(file: IO[bytes], position: int, begins: re.Pattern[bytes] | None) -> bool:
     file.seek(position)
+    if begins is not None:
+        return begins.match(b"".join(_until_damage(zlib.decompressobj(31), file.read(1024)))) is not None
     try:
-        head = zlib.decompressobj(31).decompress(file.read(CHUNK), OVERLAP)
+        return bool(zlib.decompressobj(31).decompress(file.read(CHUNK), OVERLAP))
     except zlib.error:
         return False
-    return bool(head) if begins is None else begins.match(head) is not None
 
 
 def decompressed(file: IO[bytes]) -> tuple[Iterator[bytes], bool]:

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.extract.child import ExtractError, Extractor, Limits
 
-LIMITS = Limits("resiliparse", "recall", tables=True, comments=False, cpu_seconds=5, memory_bytes=4 << 30)
+LIMITS = Limits("resiliparse", "recall", tables=True, comments=False, rescue=0.0, cpu_seconds=5, memory_bytes=4 << 30)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -78,7 +78,7 @@ def test_a_process_killed_at_a_page_is_a_crash_of_that_page(extractor: Extractor
 PARENT = """
 import sys
 from pipelines.extract.child import Extractor, Limits
-one = Extractor(Limits("resiliparse", "recall", tables=True, comments=False, cpu_seconds=5, memory_bytes=4 << 30))
+one = Extractor(Limits("resiliparse", "recall", tables=True, comments=False, rescue=0.0, cpu_seconds=5, memory_bytes=4 << 30))
 one(b"<p>x</p>")
 print(one.process.pid, flush=True)
 sys.stdin.read()
@@ -99,7 +99,7 @@ def test_it_ends_with_a_parent_that_is_killed() -> None:
 FORK = """
 import os
 from pipelines.extract.child import extractor, Limits
-limits = Limits("resiliparse", "recall", tables=True, comments=False, cpu_seconds=5, memory_bytes=4 << 30)
+limits = Limits("resiliparse", "recall", tables=True, comments=False, rescue=0.0, cpu_seconds=5, memory_bytes=4 << 30)
 assert extractor(limits)(b"<p>x</p>") == "x"
 pid = extractor(limits).process.pid
 if os.fork() == 0:

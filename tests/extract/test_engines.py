@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.extract.engines import Engine, Favour, engine, normalise
+from pipelines.extract.engines import Engine, Favour, choose, engine, normalise
 
 ARTICLE = (
     "<html><head><title>Herons</title></head><body><nav><a href=/>Home</a> <a href=/x>Contact</a></nav><article><h1>Herons</h1>"
@@ -42,7 +42,7 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
 @pytest.mark.parametrize("name", ["trafilatura", "resiliparse"])
 @pytest.mark.parametrize("favour", ["precision", "balanced", "recall"])
 def test_the_article_comes_out(name: Engine, favour: Favour) -> None:
-    text = engine(name, favour, tables=True, comments=False)(ARTICLE)
+    text = engine(name, favour, tables=True, comments=False, rescue=0.5)(ARTICLE)
     assert all(f"Paragraph {i}: the heron waits" in text for i in range(6))
     if (name, favour) != ("resiliparse", "recall"):
         assert "Copyright" not in text
@@ -50,10 +50,25 @@ def test_the_article_comes_out(name: Engine, favour: Favour) -> None:
 
 
 def test_a_page_gives_the_same_text_whatever_came_before() -> None:
-    run = engine("trafilatura", "balanced", tables=True, comments=False)
+    run = engine("trafilatura", "balanced", tables=True, comments=False, rescue=0.5)
     assert len({run(ARTICLE) for _ in range(5)}) == 1
 
 
 def test_where_one_engine_finds_nothing_the_other_is_asked() -> None:
     deep = "<html><body>" + "<div>" * 500 + "<p>Words at the bottom of five hundred elements.</p>" + "</div>" * 500
-    assert "Words at the bottom" in engine("trafilatura", "balanced", tables=True, comments=False)(deep)
+    assert "Words at the bottom" in engine("trafilatura", "balanced", tables=True, comments=False, rescue=0.5)(deep)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "rescue", "text"),
+    [
+        ("12345", "1234567890", 0.5, "12345"),
+        ("1234", "1234567890", 0.5, "1234567890"),
+        ("1234", "1234567890", 0.0, "1234"),
+        ("", "1234567890", 0.0, "1234567890"),
+        ("1234567890", "", 1.0, "1234567890"),
+        (" \n", "", 0.5, ""),
+    ],
+)
+def test_the_other_engine_rescues_what_this_one_misses(one: str, other: str, rescue: float, text: str) -> None:
+    assert choose(lambda _: one, lambda _: other, rescue, "") == text

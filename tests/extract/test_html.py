@@ -105,7 +105,9 @@ def test_raising_a_maximum_never_keeps_less() -> None:
         assert kept[0] < kept[-1]
 
 
-@pytest.mark.parametrize("setting", [{"engine": "boilerpipe"}, {"favour": "speed"}, {"max_bytes": 0}, {"cpu_seconds": 0}])
+@pytest.mark.parametrize(
+    "setting", [{"engine": "boilerpipe"}, {"favour": "speed"}, {"max_bytes": 0}, {"cpu_seconds": 0}, {"rescue": 2.0}]
+)
 def test_a_config_that_means_nothing_is_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         ExtractConfig(**setting)

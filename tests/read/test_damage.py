@@ -86,7 +86,7 @@ def test_in_one_gzip_member_all_before_the_damage_is_read(build: SimpleNamespace
     good = len(_inflated(data[:at]))
     found = {(r["record_id"], r["html"]) for r in rows}
     for number in range(COUNT):
-        if sum(map(len, parts[: number + 1])) + 4 < good:
+        if sum(map(len, parts[: number + 1])) + 200 < good:  # the header of the next one shows that records share the member
             assert expected(build, number) in found
 
 
