@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.functions import ArrowUDFType, arrow_udf
+from pyspark.sql.pandas.functions import arrow_udf
 
 from pipelines.dedup.decide import drop, undecided, with_decision
 from pipelines.dedup.order import ORDER, order_columns, sort_keys
@@ -55,7 +55,7 @@ def _keep_best(
     df = with_decision(df)
     columns = df.columns
     places = [F.col(c).asc_nulls_last() for c in ("file", "offset") if c in columns]
-    digest = arrow_udf(digests, "binary", ArrowUDFType.SCALAR)(F.col(column))
+    digest = arrow_udf(digests, "binary")(F.col(column))  # type: ignore[call-overload]  # its kind is told by its hints
     marked = df.select("*", *order_columns(df, order), undecided().alias("_live"), digest.alias("_digest"))
     # A row without a digest, or with a decision, stands alone by its doc_id.
     alone = F.col("_digest").isNull() | ~F.col("_live")

@@ -27,7 +27,7 @@ _SMALL = 50_000  # rows of ids that are sent to every task instead of shuffling 
 class NearConfig:
     """`threshold`: least exact Jaccard similarity with the survivor at which a document goes.
 
-    .75 is what FineWeb aims its 14 bands of 8 at (Penedo et al. 2024), and the index finds .77 of the pairs at it. `order`: the best document survives (order.py).
+    .75 is what FineWeb aims its 14 bands of 8 at (Penedo et al. 2024). `order`: the best document survives (order.py).
     `hubs`: in a bucket of the index each document is compared with that many of the best before it, so that buckets
     of up to `hubs` + 1 are compared completely and greater ones in linear time; how many are greater is logged.
     """
