@@ -49,7 +49,7 @@ class ExtractConfig:
         return Limits(self.engine, self.favour, self.tables, self.comments, self.rescue, self.cpu_seconds, self.memory_bytes)
 
 
-@batch_stage(version=2, removes=("html",))
+@batch_stage(version=1, removes=("html",))
 def extract(docs: pa.RecordBatch, cfg: ExtractConfig) -> pa.RecordBatch:
     """Set `text` where `html` is set, normalised, and remove `html`; rows that come with text pass.
 
