@@ -11,9 +11,9 @@ VOID = frozenset(b"area base br col embed hr img input link meta param source tr
 # An element of the list is closed by the next of its kind, as parsers do.
 CLOSES_ITSELF = frozenset(b"p li dt dd tr td th option optgroup thead tbody tfoot a nobr button".split())
 NAME = 16  # bytes of a name that are compared
-END_OF_NAME = np.isin(np.arange(256), list(b"\0\t\n\f\r />"))
+END_OF_NAME = np.isin(np.arange(256), list(b"\0\t\n\v\f\r /<>"))
 VOID_NAMES = np.array(sorted(VOID), f"S{NAME}")
-TAG = re.compile(rb"<(/?)([a-zA-Z][^\s/>]{0,63})[^>]*?(/?)>")
+TAG = re.compile(rb"<(/?)([a-zA-Z][^\s/<>]{0,63})[^<>]*?(/?)(?=[<>]|\Z)")
 RAW_NAMES = (b"iframe", b"script", b"style", b"textarea", b"title", b"xmp")
 NO_MARKUP = re.compile(rb"<!--.*?-->|(<(" + b"|".join(RAW_NAMES) + rb")(?=[\s/>])).*?(?=</\2[\s/>])", re.S | re.I)
 
