@@ -237,18 +237,21 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
         if owner in ("tokenizer", "shards", "schedule"):
             recipe = replace(recipe, **{owner: _set(getattr(recipe, owner), name, value, setting)})
             continue
-        owners = {s.name: s for s in recipe.stages} | {i.source: i for i in recipe.inputs}
+        owners: dict[str, Stage | Input] = {s.name: s for s in recipe.stages}
+        owners |= {i.source: i for i in recipe.inputs}
         if owner not in owners:
             known = ", ".join([*owners, "tokenizer", "shards", "schedule"])
             raise UserError(f"--set {setting!r}: recipe {recipe.name!r} has no stage {owner!r}; it has {known}")
-        if name == "paths" and isinstance(owners[owner], Input):
-            new: Any = replace(owners[owner], paths=tuple(value) if isinstance(value, list) else value)
+        old = owners[owner]
+        new: Any
+        if name == "paths" and isinstance(old, Input):
+            new = replace(old, paths=tuple(value) if isinstance(value, list) else value)
         else:
-            new = replace(owners[owner], cfg=_set(owners[owner].cfg, name, value, setting))
+            new = replace(old, cfg=_set(old.cfg, name, value, setting))
         recipe = replace(
             recipe,
-            stages=tuple(new if s is owners[owner] else s for s in recipe.stages),
-            inputs=tuple(new if i is owners[owner] else i for i in recipe.inputs),
+            stages=tuple(new if s is old else s for s in recipe.stages),
+            inputs=tuple(new if i is old else i for i in recipe.inputs),
         )
     return recipe
 

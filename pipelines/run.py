@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,8 @@ class Engine:
 
     def accounts(self) -> None:
         """OUT/removed, OUT/quarantine and OUT/ledger.json from the steps' tables."""
+        from pyspark.sql import DataFrame
+
         last = self.plan.steps[-1].fingerprint
         renamed = {"drop_rule": "rule", "drop_value": "value", "drop_bound": "bound"}
         for folder, outcome, schema in (
@@ -203,13 +205,12 @@ class Engine:
         ):
             if self.rundir.manifest(folder, last) is not None:
                 continue
-            parts = None
+            parts = []
             for step, table in zip(self.plan.steps, self.plan.schemas, strict=True):
                 rows = read_table(self.spark, self.rundir.table(step), table, outcome=None)
-                rows = rows.where(rows["outcome"] == outcome).withColumnsRenamed(renamed).select(*schema.names)
-                parts = rows if parts is None else parts.unionByName(rows)
+                parts.append(rows.where(rows["outcome"] == outcome).withColumnsRenamed(renamed).select(*schema.names))
             temporary = self.rundir.begin(folder.name)
-            parts.coalesce(8).write.mode("overwrite").parquet(spark_path(temporary))
+            reduce(DataFrame.unionByName, parts).coalesce(8).write.mode("overwrite").parquet(spark_path(temporary))
             write_json(temporary / "manifest.json", {"recipe_fingerprint": last, "rows": self._rows_in(temporary, schema)})
             self.rundir.publish(temporary, folder)
         manifests = [self.manifest(i) for i in range(len(self.plan.steps))]

@@ -244,6 +244,7 @@ def run_table_step(source: DataFrame, step: Step, schema: pa.Schema) -> DataFram
     from pyspark.sql import functions as f
 
     (stage,) = step.stages
+    result: DataFrame
     if stage.sources:
         seen = f.col("source").isin(*stage.sources)
         passing = source.where(~seen | f.col("source").isNull())
@@ -255,7 +256,8 @@ def run_table_step(source: DataFrame, step: Step, schema: pa.Schema) -> DataFram
         raise RuntimeError(f"table stage {stage.name!r} lacks the columns {sorted(missing)} that it declares")
     decided = f.when(f.col("error_class").isNotNull(), QUARANTINED).when(f.col("drop_rule").isNotNull(), DROPPED)
     outcome = decided.otherwise(KEPT)
-    return result.withColumn("outcome", outcome).withColumn("stage", f.when(outcome != KEPT, stage.name)).select(*schema.names)
+    result = result.withColumn("outcome", outcome).withColumn("stage", f.when(outcome != KEPT, stage.name))
+    return result.select(*schema.names)
 
 
 def files_frame(spark: SparkSession, files: list[dict[str, Any]]) -> DataFrame:
