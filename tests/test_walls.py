@@ -13,7 +13,9 @@ DEV_ONLY = {"datatrove", "pytest", "nbclient"}
 
 
 def python(code: str, cwd: Path, *flags: str) -> str:
-    done = subprocess.run([sys.executable, *flags, "-c", code], cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", code], cwd=cwd, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -48,7 +48,7 @@ def demo() -> Recipe:
             Stage(decide, rules, sources=WEB),
             Stage(exact_duplicates, ExactConfig()),
             Stage(near_duplicates, NearConfig()),
-            Stage(mask_pii, PiiConfig()),
+            Stage(mask_pii, PiiConfig(), sources=WEB),  # arithmetic and code are full of look-alikes
             Stage(route_by_language, RouteConfig(sources=WEB, languages=("en", "zh"))),
         ),
         tokenizer=TokenizerConfig(vocab_size=8192, preset="deepseek_llm", sample_bytes=16 << 20),

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from pipelines.extract.html import ExtractConfig
-
 from pipelines.recipe import Recipe
 from pipelines.recipes.demo import demo
 from pipelines.schedule import Phase, ScheduleConfig
