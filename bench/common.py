@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-# One process, one thread, before NumPy and the tokenizers read these.
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
 import argparse
 import datetime
 import gc
@@ -16,6 +9,7 @@ import importlib
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import shlex
 import statistics
@@ -31,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 T = TypeVar("T")
+Better = Literal["higher", "lower"]
 
 RESULTS = Path(__file__).parent / "results"
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -48,9 +43,7 @@ class Row:
     ratio: float | None
 
 
-def row(
-    name: str, unit: str, ours: float, peer: float | None, peer_name: str | None, better: Literal["higher", "lower"] = "higher"
-) -> Row:
+def row(name: str, unit: str, ours: float, peer: float | None, peer_name: str | None, better: Better = "higher") -> Row:
     """A row with its ratio: ours over the peer where higher is better, the peer over ours where lower is."""
     above, below = (ours, peer) if better == "higher" else (peer, ours)
     ratio = None if above is None or below is None or below == 0 else above / below
@@ -66,7 +59,7 @@ def one_core() -> None:
 def cpu_seconds() -> float:
     """CPU time so far of this process and of the processes it has running (to 10 ms there)."""
     running = (child.cpu_times() for child in psutil.Process().children(recursive=True))
-    return time.process_time() + sum(times.user + times.system for times in running)
+    return time.process_time() + sum(float(times.user + times.system) for times in running)
 
 
 def sample(items: Sequence[T], limit: int) -> Sequence[T]:
@@ -153,9 +146,7 @@ class About:
     peers: tuple[str, ...]  # distributions whose versions count
 
 
-def run_bench(
-    module: str, about: About, measure: Callable[[Path], Sequence[Row]], argv: Sequence[str] | None = None
-) -> None:
+def run_bench(module: str, about: About, measure: Callable[[Path], Sequence[Row]], argv: Sequence[str] | None = None) -> None:
     """The command line of a benchmark: measure on one core, print the table, write results/<module>.json."""
     parser = argparse.ArgumentParser(prog=f"python -m bench.{module}", description=about.compared)
     parser.add_argument("--data", type=Path, default=EXAMPLES, help="folder of the data sets; without it examples/")
@@ -165,7 +156,9 @@ def run_bench(
     one_core()
     start = time.perf_counter()
     rows = measure(args.data)
-    publish(module, about, rows, before, shlex.join(["make", f"bench-{module}", f"DATA={shown(args.data)}"]), args.results, start)
+    publish(
+        module, about, rows, before, shlex.join(["make", f"bench-{module}", f"DATA={shown(args.data)}"]), args.results, start
+    )
 
 
 def shown(path: Path) -> str:

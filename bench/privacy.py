@@ -15,11 +15,11 @@ from pipelines.privacy.pii import KINDS, PiiConfig, find_pii, mask_pii
 ABOUT = About(
     title="Personal data",
     compared=(
-        "`speed`: whole pages, ours masking all five kinds, and only e-mail and IP as datatrove does. Precision, recall and F1 on "
-        "annotated sentences in several languages, templates and look-alikes among them: a span counts where it is of the "
-        "right kind and overlaps the annotated one by at least .8 of their union. Spans that may be found or not (short "
-        "national numbers, addresses that are not public, obfuscated e-mail) count neither way. datatrove knows e-mail and IPv4 only; "
-        "names and postal addresses are found by neither."
+        "`speed`: whole pages, ours masking all five kinds, and only e-mail and IP as datatrove does. Precision, recall "
+        "and F1 on annotated sentences in several languages, templates and look-alikes among them: a span counts where it "
+        "is of the right kind and overlaps the annotated one by at least .8 of their union. Spans that may be found or "
+        "not (short national numbers, addresses that are not public, obfuscated e-mail) count neither way. datatrove "
+        "knows e-mail and IPv4 only; names and postal addresses are found by neither."
     ),
     peers=("datatrove", "phonenumbers"),
 )

@@ -1,0 +1,185 @@
+"""A finished run over a crawl held against the crawl's manifest: what was kept, dropped and deduplicated, and the text.
+
+python -m bench.crawl OUT --manifest crawl/manifest.jsonl.gz --pages pages.jsonl.zst; without OUT the recipe is run first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from bench.common import EXAMPLES, RESULTS, About, Better, Row, installed, machine, publish, row, shown, version
+from bench.corpus import jsonl
+from bench.overlap import f1
+from pipelines.lookup import documents
+from pipelines.rundir import open_run
+from pipelines.schema import KEPT
+
+ABOUT = About(
+    title="Crawl",
+    compared=(
+        "Recipe `web` over WARC files, against what their manifest says should become of each record. Peer: datatrove's "
+        "own pipeline on the same files in the same run: WarcReader, Trafilatura (favour_precision; 10 s instead of 1 s a "
+        "page, so that a busy machine loses none; what has an html tag counts as HTML, whatever libmagic says), MinHash "
+        "in four stages with its defaults; no URL, language or quality filters, so it cannot drop what those would. A "
+        "page to be kept counts as kept where any copy of its group is. Text: mean F1 over bags of words, of the kept "
+        "pages whose whole main text is known. Time is not compared here."
+    ),
+    peers=("datatrove", "trafilatura", "spacy", "warcio", "python-magic"),
+)
+REAL = ("keep", "drop-duplicate")  # records that hold a page
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pipeline did with a crawl, by WARC-Record-ID."""
+
+    kept: dict[str, str]  # text
+    rules: dict[str, str]  # of the records removed, where known
+
+
+def outcome_of(out: Path, known: set[str]) -> Outcome:
+    """The outcome of a run of ours for the records of a manifest."""
+    rundir, plan = open_run(out)
+    kept: dict[str, str] = {}
+    rules: dict[str, str] = {}
+    for found in documents(rundir, plan):
+        record = found["record_id"] if found["record_id"] in known else found["url"]
+        if found["outcome"] == KEPT:
+            kept[record] = found["text"]
+        else:
+            rules[record] = found["drop_rule"] or f"quarantine {found['error_class']}"
+    return Outcome(kept, rules)
+
+
+def run_ours(recipe: str, crawl: Path, out: Path) -> None:
+    """Run a recipe whose source `web` reads WARC files; what is complete in `out` is skipped."""
+    command = [sys.executable, "-m", "pipelines", "run", recipe, "--out", str(out), "--set", f"web.paths={crawl}/*.warc.gz"]
+    subprocess.run(command, check=True, cwd=EXAMPLES.parent)
+
+
+def peer_outcome(crawl: Path, known: set[str]) -> Outcome | None:
+    """datatrove's outcome, or None where what it needs is not installed."""
+    if not installed("datatrove", "spacy", "warcio", "magic", "trafilatura"):
+        return None
+    with tempfile.TemporaryDirectory() as work, open(Path(work) / "log", "w") as log:
+        # a process of its own: it forks workers, and its log is long
+        command = [sys.executable, "-m", "bench.crawl_peer", str(crawl.resolve()), work]
+        subprocess.run(command, check=True, cwd=EXAMPLES.parent, stdout=log, stderr=log)
+        texts = (f for path in sorted((Path(work) / "kept").glob("*.jsonl.gz")) for f in jsonl(path))
+        return Outcome({f["id"] if f["id"] in known else f["metadata"]["url"]: f["text"] for f in texts}, {})
+
+
+def groups_of(manifest: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Record ids of the groups of two copies or more."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for record in manifest:
+        if record.get("dup_group") and record["expect"] in REAL:
+            groups[record["dup_group"]].append(record["record_id"])
+    return {name: members for name, members in groups.items() if len(members) > 1}
+
+
+def lost_keeps(manifest: Sequence[dict[str, Any]], outcome: Outcome) -> list[dict[str, Any]]:
+    """Records to keep of which no copy was kept."""
+    groups = groups_of(manifest)
+    return [
+        r
+        for r in manifest
+        if r["expect"] == "keep"
+        and not any(c in outcome.kept for c in (r["record_id"], *groups.get(str(r.get("dup_group")), ())))
+    ]
+
+
+def text_f1(manifest: Sequence[dict[str, Any]], texts: dict[str, str], outcome: Outcome) -> tuple[float, int]:
+    """Mean likeness of the kept pages whose text is known, and how many they are. `texts`: by page_id."""
+    scores = []
+    for record in manifest:
+        known = record.get("text") or texts.get(str(record.get("page_id")), "")
+        if known and record["expect"] in REAL and record["record_id"] in outcome.kept:
+            scores.append(f1(outcome.kept[record["record_id"]], known))
+    return (mean(scores) if scores else 0.0), len(scores)
+
+
+def compare(
+    manifest: Sequence[dict[str, Any]], texts: dict[str, str], ours: Outcome, peer: Outcome | None, peer_name: str
+) -> list[Row]:
+    """All rows: shares first, then what was lost or left over, by rule, kind and language."""
+    keep, drop = ([r for r in manifest if r["expect"] == e] for e in ("keep", "drop"))
+    groups = groups_of(manifest)
+    copies = sum(len(members) - 1 for members in groups.values())
+
+    def shares(outcome: Outcome) -> list[float]:
+        left = sum(max(sum(m in outcome.kept for m in members) - 1, 0) for members in groups.values())
+        gone = sum(not any(m in outcome.kept for m in members) for members in groups.values())
+        dropped = sum(r["record_id"] not in outcome.kept for r in drop)
+        kept = len(keep) - len(lost_keeps(manifest, outcome))
+        return [kept / max(len(keep), 1), dropped / max(len(drop), 1), left / max(copies, 1), float(gone)]
+
+    names: tuple[tuple[str, str, Better], ...] = (
+        ("keep kept", f"share of {len(keep)}", "higher"),
+        ("drop dropped", f"share of {len(drop)}", "higher"),
+        ("duplicates left", f"share of {copies}", "lower"),
+        ("groups gone wholly", f"of {len(groups)}", "lower"),
+    )
+    mine, theirs = shares(ours), shares(peer) if peer else [None] * len(names)
+    label = peer_name if peer else None
+    rows = [row(n, unit, a, b, label, better) for (n, unit, better), a, b in zip(names, mine, theirs, strict=True)]
+    likeness, count = text_f1(manifest, texts, ours)
+    if count:
+        rows.append(row("text F1", f"mean of {count}", likeness, text_f1(manifest, texts, peer)[0] if peer else None, label))
+    counts: list[tuple[str, Callable[[Outcome], Counter[str]]]] = [
+        ("drop stayed", lambda o: Counter(r["kind"] for r in drop if r["record_id"] in o.kept)),
+        ("keep lost, language", lambda o: Counter(r.get("lang") or "unknown" for r in lost_keeps(manifest, o))),
+        ("keep lost, kind", lambda o: Counter(r["kind"] for r in lost_keeps(manifest, o))),
+        ("keep lost, rule", lambda o: Counter(o.rules.get(r["record_id"], "not in the run") for r in lost_keeps(manifest, o))),
+    ]
+    for name, count_by in counts:
+        own, other = count_by(ours), count_by(peer) if peer and not name.endswith("rule") else None
+        for key in sorted(set(own) | set(other or ()), key=lambda k: (-own[k], k)):
+            value = None if other is None else float(other[key])
+            rows.append(row(f"{name}: {key}", "pages", float(own[key]), value, label if other is not None else None, "lower"))
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.crawl", description=ABOUT.compared)
+    parser.add_argument(
+        "out", nargs="?", type=Path, help="OUT of a finished run; without it the recipe is run into out/bench-crawl"
+    )
+    parser.add_argument("--recipe", default="web", help="recipe to run where OUT is not given; its source must be called web")
+    parser.add_argument("--data", type=Path, default=EXAMPLES, help="folder with crawl/ and its manifest")
+    parser.add_argument("--manifest", type=Path, help="default: DATA/crawl/manifest.jsonl.gz, or DATA/expected.jsonl.gz")
+    parser.add_argument("--pages", type=Path, help="texts by page_id; default: DATA/pages.jsonl.zst where it is there")
+    parser.add_argument("--no-peer", action="store_true", help="do not run datatrove")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write results to")
+    args = parser.parse_args(argv)
+    before, start, command = machine(), time.perf_counter(), shlex.join(["make", "bench-crawl", f"DATA={shown(args.data)}"])
+    named = args.data / "crawl" / "manifest.jsonl.gz"
+    path = args.manifest or (named if named.is_file() else args.data / "expected.jsonl.gz")
+    crawl = path.parent if path.name == named.name else path.parent / "crawl"
+    manifest = [{"record_id": r["url"], **r} for r in jsonl(path)]  # a few records are known by their address only
+    pages = args.pages or args.data / "pages.jsonl.zst"
+    texts = {p["id"]: p["text"] for p in jsonl(pages) if p["text"]} if pages.is_file() else {}
+    out = args.out or EXAMPLES.parent / "out" / "bench-crawl"
+    if args.out is None:
+        run_ours(args.recipe, crawl.resolve(), out)
+    known = {r["record_id"] for r in manifest}
+    ours = outcome_of(out, known)
+    peer = None if args.no_peer else peer_outcome(crawl, known)
+    rows = compare(manifest, texts, ours, peer, version("datatrove"))
+    publish("crawl", ABOUT, rows, before, command, args.results, start)
+
+
+if __name__ == "__main__":
+    main()
