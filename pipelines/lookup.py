@@ -49,7 +49,7 @@ def documents(
         names = set(table.schema.names)
         last = index == len(made) - 1
         outcomes = [o for o in (DROPPED, QUARANTINED, *([KEPT] if last else [])) if outcome in (None, o)]
-        where = pc.field("outcome").isin(outcomes)
+        where = pc.field("outcome").isin(pa.array(outcomes, pa.string()))
         if rule is not None:
             where &= pc.starts_with(pc.field("drop_rule"), rule) | (pc.field("error_class") == rule)
         if url is not None:

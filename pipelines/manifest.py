@@ -45,8 +45,9 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the manifest as canonical JSON, which covers every byte of every file."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        """SHA-256 of what a reader gets, as canonical JSON: every byte of every file, not the recipe that wrote them."""
+        content = {k: v for k, v in asdict(self).items() if k not in ("recipe", "recipe_fingerprint")}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def source_tokens(self, split: str = "train") -> dict[str, int]:
         """Tokens per source of one split, sources in manifest order."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -196,14 +197,14 @@ def steps(recipe: Recipe, files: list[dict[str, Any]]) -> tuple[Step, ...]:
     `files`: one object a input file (source, path, bytes, mtime_ns), in any order.
     """
     known = sorted((f["source"], f["path"], f["bytes"], f["mtime_ns"]) for f in files)
-    readers = [(i.source, i.spec.name, i.spec.version, i.cfg) for i in recipe.inputs]
+    readers = [(i.source, i.spec.name, i.spec.version, _code(i.read), i.cfg) for i in recipe.inputs]
     upstream = fingerprint("read", readers, known)
     result: list[Step] = []
     inputs, group = recipe.inputs, list[Stage]()
 
     def close() -> None:
         nonlocal inputs, upstream
-        upstream = fingerprint(upstream, [(s.name, s.spec.name, s.spec.version, s.sources, s.cfg) for s in group])
+        upstream = fingerprint(upstream, [(s.name, s.spec.name, s.spec.version, _code(s.run), s.sources, s.cfg) for s in group])
         result.append(Step(len(result), tuple(group), inputs, upstream))
         group.clear()
         inputs = ()
@@ -221,6 +222,11 @@ def steps(recipe: Recipe, files: list[dict[str, Any]]) -> tuple[Step, ...]:
     if group or inputs:
         close()
     return tuple(result)
+
+
+def _code(function: Callable[..., Any]) -> str:
+    """The source of a function that is not ours: ours say by their version what they mean, a notebook's cell does not."""
+    return "" if function.__module__.startswith("pipelines.") else inspect.getsource(function)
 
 
 def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:

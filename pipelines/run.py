@@ -93,15 +93,23 @@ def make_plan(recipe: Recipe) -> Plan:
 
 
 def run(
-    recipe: Recipe, out: str | Path, console: Console, master: str | None = None, conf: Mapping[str, str] | None = None
-) -> None:
-    """Run a recipe into OUT; what is complete there is skipped. `conf`: Spark settings. Raises UserError, LedgerError."""
+    recipe: Recipe,
+    out: str | Path,
+    console: Console | None = None,
+    master: str | None = None,
+    conf: Mapping[str, str] | None = None,
+) -> RunDir:
+    """Run a recipe into OUT and return it; what is complete there is skipped. `conf`: Spark settings.
+
+    Without a console, progress is printed as plain lines. Raises UserError, LedgerError.
+    """
     from pipelines import report as report_page
 
     plan, rundir = make_plan(recipe), RunDir(out)
     rundir.claim(recipe)
     write_json(rundir.plan, plan.to_json())
-    engine = Engine(plan, rundir, console, master, conf or {})
+    plain = Console(force_terminal=False, force_jupyter=False)
+    engine = Engine(plan, rundir, console or plain, master, conf or {})
     try:
         for index in range(len(plan.steps)):
             engine.table(index)
@@ -120,6 +128,8 @@ def run(
         raise known from error
     finally:
         engine.stop()
+        rundir.release()
+    return rundir
 
 
 class Engine:

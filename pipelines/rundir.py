@@ -53,7 +53,11 @@ class RunDir:
         elif any(p.name != ".lock" for p in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and holds no run of ours (no plan.json); choose another --out")
         for half_written in self.path.glob(".tmp-*"):
-            shutil.rmtree(half_written)
+            shutil.rmtree(half_written) if half_written.is_dir() else half_written.unlink()
+
+    def release(self) -> None:
+        """Give the lock back; a process that ends does so too."""
+        self._lock.close()
 
     def table(self, step: Step) -> Path:
         """The folder of a step's table."""

@@ -181,6 +181,7 @@ def serve(limits: dict[str, Any]) -> None:
     pages, texts = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not get between the texts
     run = engine(limits["engine"], limits["favour"], limits["tables"], limits["comments"], limits["rescue"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end closes stdin
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limits["memory_bytes"], hard))

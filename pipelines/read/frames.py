@@ -139,9 +139,9 @@ def records(stream: Stream, max_bytes: int, damage: str) -> Iterator[Piece]:
         head = _header(stream, blank)
         if head is None:
             length = stream.skip_to(EITHER_START, blank + 1)
-            yield Piece(start, length, error_class="NoRecord", error_message=f"{length} bytes are no WARC or ARC record")
-            continue
-        piece = _record(stream, head[0], head[1], head[2], max_bytes)
+            piece = Piece(start, length, error_class="NoRecord", error_message=f"{length} bytes are no WARC or ARC record")
+        else:
+            piece = _record(stream, head[0], head[1], head[2], max_bytes)
         if stream.error is not None and stream.ensure(1) == 0:
             told = True
             piece = replace(piece, error_class=damage, error_message=f"the record ends in damage: {stream.error}")

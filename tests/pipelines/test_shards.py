@@ -79,7 +79,9 @@ def test_same_rows_same_bytes(tmp_path: Path, docs: dict[bytes, np.ndarray]) -> 
     first, second = write(tmp_path / "a", docs), write(tmp_path / "b", docs)
     assert first == second
     assert [f.sha256 for f in first.files] == [f.sha256 for f in second.files]
-    assert first.fingerprint == second.fingerprint != dataclasses.replace(first, recipe_fingerprint="g").fingerprint
+    assert first.fingerprint == second.fingerprint
+    assert first.fingerprint == dataclasses.replace(first, recipe_fingerprint="g").fingerprint  # another recipe, the same bytes
+    assert first.fingerprint != dataclasses.replace(first, vocab_size=60_000).fingerprint
     write(tmp_path / "a", docs)  # a retry over what is there
     assert verify(tmp_path / "a") == first
     assert {p.name for p in (tmp_path / "a/web").iterdir()} == {f.path.split("/")[1] for f in first.files}
@@ -274,7 +276,7 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path, text: str | None, messag
 def test_an_edited_manifest_is_refused(tmp_path: Path, docs: dict[bytes, np.ndarray]) -> None:
     write(tmp_path, docs)
     path = tmp_path / "manifest.json"
-    path.write_text(path.read_text().replace('"recipe": "demo"', '"recipe": "else"'))
+    path.write_text(path.read_text().replace('"vocab_size": 50000', '"vocab_size": 60000'))
     with pytest.raises(ShardError, match="was changed after it was written"):
         read_manifest(tmp_path)
 
