@@ -21,7 +21,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 demo: $(VENV)/.ready ## from a crawl to a trained model: tables, shards, a small model, a report
 	@$(PY) -m pipelines run demo --out $(OUT)
-	@$(VENV)/bin/accelerate launch --num_processes 1 --cpu --num_machines 1 --mixed_precision no --dynamo_backend no -m trainer.train demo --data $(OUT)/shards --out $(OUT)/train
+	@$(VENV)/bin/accelerate launch --quiet --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no -m trainer.train demo --data $(OUT)/shards --out $(OUT)/train
 	@$(PY) -m pipelines report $(OUT)
 
 test: $(VENV)/.ready ## check, then the whole test suite
@@ -40,8 +40,11 @@ check: $(VENV)/.ready ## lint, format, types, walls
 notebooks: $(VENV)/.ready ## execute the walk in notebooks/
 	$(PY) -m pytest -q tests/notebooks
 
-bench: $(VENV)/.ready ## ratios against the peers on the same input in one run: bench/RESULTS.md (DATA=../shared/data for the larger sets)
+bench: $(VENV)/.ready ## ratios against the peers, same input, one run (DATA=dir for larger sets): bench/RESULTS.md
 	$(PY) -m bench --data $(DATA)
+
+bench-%: $(VENV)/.ready
+	$(PY) -m bench.$* --data $(DATA)
 
 size: ## lines a file
 	@git ls-files '*.py' | xargs wc -l | sort -n | tail -n 40
