@@ -32,8 +32,8 @@ ABOUT = About(
         "own pipeline on the same files in the same run: WarcReader, Trafilatura (favour_precision; 10 s instead of 1 s a "
         "page, so that a busy machine loses none; what has an html tag counts as HTML, whatever libmagic says), MinHash "
         "in four stages with its defaults; no URL, language or quality filters, so it cannot drop what those would. A "
-        "page to be kept counts as kept where any copy of its group is. Text: mean F1 over bags of words, of the kept "
-        "pages whose whole main text is known. Time is not compared here."
+        "page to be kept counts as kept where any copy of its group is. Text: mean F1 over bags of words, of the pages "
+        "that each has kept and whose whole main text is known. Time is not compared here."
     ),
     peers=("datatrove", "trafilatura", "spacy", "warcio", "python-magic"),
 )
@@ -89,6 +89,11 @@ def groups_of(manifest: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     return {name: members for name, members in groups.items() if len(members) > 1}
 
 
+def left_copies(groups: dict[str, list[str]], outcome: Outcome) -> list[str]:
+    """The records kept of each group beyond the first in the manifest."""
+    return [extra for members in groups.values() for extra in [m for m in members if m in outcome.kept][1:]]
+
+
 def lost_keeps(manifest: Sequence[dict[str, Any]], outcome: Outcome) -> list[dict[str, Any]]:
     """Records to keep of which no copy was kept."""
     groups = groups_of(manifest)
@@ -119,11 +124,15 @@ def compare(
     copies = sum(len(members) - 1 for members in groups.values())
 
     def shares(outcome: Outcome) -> list[float]:
-        left = sum(max(sum(m in outcome.kept for m in members) - 1, 0) for members in groups.values())
         gone = sum(not any(m in outcome.kept for m in members) for members in groups.values())
         dropped = sum(r["record_id"] not in outcome.kept for r in drop)
         kept = len(keep) - len(lost_keeps(manifest, outcome))
-        return [kept / max(len(keep), 1), dropped / max(len(drop), 1), left / max(copies, 1), float(gone)]
+        return [
+            kept / max(len(keep), 1),
+            dropped / max(len(drop), 1),
+            len(left_copies(groups, outcome)) / max(copies, 1),
+            float(gone),
+        ]
 
     names: tuple[tuple[str, str, Better], ...] = (
         ("keep kept", f"share of {len(keep)}", "higher"),
@@ -137,7 +146,9 @@ def compare(
     likeness, count = text_f1(manifest, texts, ours)
     if count:
         rows.append(row("text F1", f"mean of {count}", likeness, text_f1(manifest, texts, peer)[0] if peer else None, label))
+    kinds = {r["record_id"]: r["kind"] for r in manifest}
     counts: list[tuple[str, Callable[[Outcome], Counter[str]]]] = [
+        ("duplicates left, kind", lambda o: Counter(kinds[m] for m in left_copies(groups, o))),
         ("drop stayed", lambda o: Counter(r["kind"] for r in drop if r["record_id"] in o.kept)),
         ("keep lost, language", lambda o: Counter(r.get("lang") or "unknown" for r in lost_keeps(manifest, o))),
         ("keep lost, kind", lambda o: Counter(r["kind"] for r in lost_keeps(manifest, o))),

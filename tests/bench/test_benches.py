@@ -112,9 +112,16 @@ def test_what_went_wrong_is_named() -> None:
     found = figures({"a": "one", "a2": "one two", "c": ""}, {"b": "language.low_score"})
     assert found.pop("text F1") == pytest.approx((2 / 3 + 1) / 2)
     assert found == {
-        "keep kept": 0.5, "drop dropped": 0.5, "duplicates left": 1.0, "groups gone wholly": 0.0, "drop stayed: soft_404": 1.0,
-        "keep lost, language: de": 1.0, "keep lost, kind: page": 1.0, "keep lost, rule: language.low_score": 1.0,
-    }  # fmt: skip
+        "keep kept": 0.5,
+        "drop dropped": 0.5,
+        "duplicates left": 1.0,
+        "groups gone wholly": 0.0,
+        "duplicates left, kind: exact_dup": 1.0,
+        "drop stayed: soft_404": 1.0,
+        "keep lost, language: de": 1.0,
+        "keep lost, kind: page": 1.0,
+        "keep lost, rule: language.low_score": 1.0,
+    }
 
 
 def test_a_group_can_go_wholly() -> None:
