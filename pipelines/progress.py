@@ -82,12 +82,13 @@ def watch(spark: SparkSession, console: Console, title: str, total_rows: int | N
             yield
             rows = next((rows for rows, _ in meter.sums.values()), total_rows or 0)
             elapsed = time.monotonic() - started
-            bar.update(task, completed=1.0, state=f"{rows:,} rows  {rows / max(elapsed, 1e-9):,.0f} rows/s")
+            done = f"{rows:,} rows in {elapsed:.1f} s, {rows / max(elapsed, 1e-9):,.0f} rows/s" if rows else f"{elapsed:.1f} s"
+            bar.update(task, completed=1.0, state=done)
         finally:
             stop.set()
             thread.join()
     if not console.is_terminal:
-        console.print(f"  {title}: {rows:,} rows in {elapsed:.1f} s", highlight=False)
+        console.print(f"  {title}: {done}", highlight=False)
 
 
 def _tasks(spark: SparkSession) -> tuple[int, int]:

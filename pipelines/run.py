@@ -170,12 +170,12 @@ class Engine:
         total = sum(e["kept"] for e in before["ledger"] if e["stage"] == before["stages"][-1]) if before else None
         meter = Meter(self.spark)
         source = files_frame(self.spark, self.plan.files) if step.inputs else self.rows(index - 1)
-        if step.inputs or step.stages[-1].spec.kind == "batch":
-            result = run_batch_step(self.spark, source, step, schema, meter.count)
-        else:
-            result = run_table_step(source, step, schema)
         folder, started = self.rundir.begin(step.name), time.monotonic()
         with watch(self.spark, self.console, step.name, total, meter):
+            if step.inputs or step.stages[-1].spec.kind == "batch":
+                result = run_batch_step(self.spark, source, step, schema, meter.count)
+            else:
+                result = run_table_step(source, step, schema)
             write_table(result, folder)
         wall = time.monotonic() - started
         files = {f["path"]: f["source"] for f in self.plan.files}
