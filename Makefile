@@ -22,7 +22,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 demo: $(VENV)/.ready ## from a crawl to a trained model: tables, shards, a small model, a report
 	@$(PY) -m pipelines run demo --out $(OUT)
-	@$(VENV)/bin/accelerate launch --quiet --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no -m trainer.train demo --data $(OUT)/shards --out $(OUT)/train
+	@$(VENV)/bin/accelerate launch --quiet --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+	  --num_cpu_threads_per_process $$(getconf _NPROCESSORS_ONLN) -m trainer.train demo --data $(OUT)/shards --out $(OUT)/train
 	@$(PY) -m pipelines report $(OUT)
 
 test: $(VENV)/.ready ## check, then the whole test suite
