@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.crawl", description=ABOUT.compared)
     parser.add_argument(
-        "out", nargs="?", type=Path, help="OUT of a finished run; without it the recipe is run into out/bench-crawl"
+        "out", nargs="?", type=Path, help="OUT of a finished run; without it the recipe is run into out/bench-DATA"
     )
     parser.add_argument("--recipe", default="web", help="recipe to run where OUT is not given; its source must be called web")
     parser.add_argument("--data", type=Path, default=EXAMPLES, help="folder with crawl/ and its manifest")
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     manifest = [{"record_id": r["url"], **r} for r in jsonl(path)]  # a few records are known by their address only
     pages = args.pages or args.data / "pages.jsonl.zst"
     texts = {p["id"]: p["text"] for p in jsonl(pages) if p["text"]} if pages.is_file() else {}
-    out = args.out or EXAMPLES.parent / "out" / "bench-crawl"
+    out = args.out or EXAMPLES.parent / "out" / f"bench-{args.data.resolve().name}"
     if args.out is None:
         run_ours(args.recipe, crawl.resolve(), out)
     known = {r["record_id"] for r in manifest}

@@ -15,7 +15,7 @@ from pipelines.schedule import ScheduleError, read_schedule
 from pipelines.schema import DROPPED, KEPT, QUARANTINED
 from pipelines.shards import ShardError, Shards, Span
 
-IGNORED = [".", "_", "manifest"]  # what lies in a table's folder besides Parquet
+IGNORED = [".", "_", "manifest"]  # what lies in a step's folder besides Parquet
 PROVENANCE = ("doc_id", "source", "url", "file", "offset", "record_id")
 
 

@@ -18,7 +18,7 @@ from pipelines.errors import UserError
 from pipelines.progress import Meter, watch
 from pipelines.read.files import list_files
 from pipelines.recipe import Recipe, Step, config_dict, fingerprint, steps
-from pipelines.rundir import RunDir, write_json
+from pipelines.rundir import HIDDEN_MANIFEST, MANIFEST, RunDir, write_json
 from pipelines.schedule import ScheduleError, compile_schedule, write_schedule
 from pipelines.schema import DROPPED, QUARANTINE, QUARANTINED, RECORD, REMOVED
 from pipelines.shards import read_manifest
@@ -190,7 +190,7 @@ class Engine:
             "seconds": seconds,
             "ledger": entries,
         }
-        write_json(folder / "manifest.json", manifest)
+        write_json(folder / MANIFEST, manifest)
         self.rundir.publish(folder, self.rundir.table(step))
 
     def part(self, name: str, folder: Path, want: str, make: Callable[[Engine, Path], None]) -> None:
@@ -213,7 +213,7 @@ class Engine:
             (self.rundir.removed, DROPPED, REMOVED),
             (self.rundir.quarantine, QUARANTINED, QUARANTINE),
         ):
-            if self.rundir.manifest(folder, last) is not None:
+            if self.rundir.manifest(folder, last, HIDDEN_MANIFEST) is not None:
                 continue
             parts = []
             for step, table in zip(self.plan.steps, self.plan.schemas, strict=True):
@@ -221,7 +221,7 @@ class Engine:
                 parts.append(rows.where(rows["outcome"] == outcome).withColumnsRenamed(renamed).select(*schema.names))
             temporary = self.rundir.begin(folder.name)
             reduce(DataFrame.unionByName, parts).coalesce(8).write.mode("overwrite").parquet(spark_path(temporary))
-            write_json(temporary / "manifest.json", {"recipe_fingerprint": last, "rows": self._rows_in(temporary, schema)})
+            write_json(temporary / HIDDEN_MANIFEST, {"recipe_fingerprint": last, "rows": self._rows_in(temporary, schema)})
             self.rundir.publish(temporary, folder)
         manifests = [self.manifest(i) for i in range(len(self.plan.steps))]
         seconds = {name: s for m in manifests if m for name, s in m["seconds"].items()}
@@ -258,7 +258,7 @@ def make_tokenizer(engine: Engine, folder: Path) -> None:
         for c in report(tokenizer, sample)
     ]
     write_json(
-        folder / "manifest.json",
+        folder / MANIFEST,
         {
             "recipe_fingerprint": engine.plan.tokenizer,
             "sha256": sha256,

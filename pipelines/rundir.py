@@ -17,6 +17,9 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.recipe import Recipe, Step
 
+MANIFEST = "manifest.json"
+HIDDEN_MANIFEST = "_manifest.json"  # in a folder that is read whole: readers of Parquet pass over names that begin with "_"
+
 
 class RunDir:
     """Paths below OUT and the acts that must be atomic."""
@@ -63,9 +66,9 @@ class RunDir:
         """The folder of a step's table."""
         return self.path / step.directory
 
-    def manifest(self, folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    def manifest(self, folder: Path, fingerprint: str, name: str = MANIFEST) -> dict[str, Any] | None:
         """A part's manifest if the part is complete and of this fingerprint, else None."""
-        file = folder / "manifest.json"
+        file = folder / name
         if not file.is_file():
             return None
         manifest: dict[str, Any] = read_json(file)

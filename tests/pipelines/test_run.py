@@ -127,7 +127,7 @@ def test_every_stage_and_file_balances(reference: Path, records: list[list[bytes
 
 
 def test_every_dropped_row_is_in_removed_with_rule_value_and_bound(reference: Path) -> None:
-    removed = read_parquet(reference / "removed")
+    removed = pq.read_table(reference / "removed")
     dropped = [r for t in tables(reference) for r in rows(t, "dropped")]
     ledger = json.loads((reference / "ledger.json").read_text())
     assert removed.num_rows == len(dropped) == sum(n for s in ledger["stages"] for n in s["dropped"].values())
@@ -232,7 +232,7 @@ def test_bad_input_is_survived_and_accounted_for(tmp_path: Path, records: list[l
     }
     assert read["rot.warc.gz"]["in"] == 40
     assert read["code.jsonl"]["in"] == 42
-    quarantined = read_parquet(out / "quarantine").to_pylist()
+    quarantined = pq.read_table(out / "quarantine").to_pylist()
     by_file = {Path(q["file"]).name: q for q in quarantined}
     assert by_file["rot.warc.gz"]["offset"] == sum(map(len, b[:5]))
     assert by_file["cut.warc.gz"]["offset"] == sum(map(len, c[:39]))
