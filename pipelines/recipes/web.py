@@ -31,7 +31,7 @@ def web() -> Recipe:
         stages=(
             Stage(url_filter, UrlConfig()),
             Stage(extract, ExtractConfig(engine="trafilatura"), checkpoint=True),
-            Stage(identify_language, LanguageConfig(keep=())),
+            Stage(identify_language, LanguageConfig(keep=(), min_score=0.5)),  # half-translated pages lie between .5 and .65
             Stage(measure, MeasureConfig()),
             Stage(decide, web_rules()),  # the published bounds drop a third of the real pages that are not English
             Stage(exact_duplicates, ExactConfig()),
