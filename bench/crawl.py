@@ -6,7 +6,10 @@ python -m bench.crawl OUT --manifest crawl/manifest.jsonl.gz --pages pages.jsonl
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,16 +71,25 @@ def run_ours(recipe: str, crawl: Path, out: Path) -> None:
     subprocess.run(command, check=True, cwd=EXAMPLES.parent)
 
 
-def peer_outcome(crawl: Path, known: set[str]) -> Outcome | None:
-    """datatrove's outcome, or None where what it needs is not installed."""
-    if not installed("datatrove", "spacy", "warcio", "magic", "trafilatura"):
-        return None
-    with tempfile.TemporaryDirectory() as work, open(Path(work) / "log", "w") as log:
-        # a process of its own: it forks workers, and its log is long
+def peer_outcome(crawl: Path, known: set[str]) -> tuple[Outcome | None, str | None]:
+    """datatrove's outcome and its name; without an outcome where it stopped, or (None, None) where it is not installed."""
+    if not installed("datatrove", "spacy", "warcio", "magic", "orjson", "trafilatura"):
+        return None, None
+    name = version("datatrove")
+    with tempfile.TemporaryDirectory() as work:
+        # a process of its own, with a session of its own: its log is long, and when it fails its workers stay behind
         command = [sys.executable, "-m", "bench.crawl_peer", str(crawl.resolve()), work]
-        subprocess.run(command, check=True, cwd=EXAMPLES.parent, stdout=log, stderr=log)
+        with open(Path(work) / "log", "w+", encoding="utf-8") as log:
+            with subprocess.Popen(command, cwd=EXAMPLES.parent, stdout=log, stderr=log, start_new_session=True) as process:
+                code = process.wait()
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+            log.seek(0)
+            errors = [line.strip() for line in log if "Error" in line]
+        if code:
+            return None, f"{name} stops: {errors[-1] if errors else f'exit code {code}'}"
         texts = (f for path in sorted((Path(work) / "kept").glob("*.jsonl.gz")) for f in jsonl(path))
-        return Outcome({f["id"] if f["id"] in known else f["metadata"]["url"]: f["text"] for f in texts}, {})
+        return Outcome({f["id"] if f["id"] in known else f["metadata"]["url"]: f["text"] for f in texts}, {}), name
 
 
 def groups_of(manifest: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
@@ -116,7 +128,7 @@ def text_f1(manifest: Sequence[dict[str, Any]], texts: dict[str, str], outcome: 
 
 
 def compare(
-    manifest: Sequence[dict[str, Any]], texts: dict[str, str], ours: Outcome, peer: Outcome | None, peer_name: str
+    manifest: Sequence[dict[str, Any]], texts: dict[str, str], ours: Outcome, peer: Outcome | None, label: str | None
 ) -> list[Row]:
     """All rows: shares first, then what was lost or left over, by rule, kind and language."""
     keep, drop = ([r for r in manifest if r["expect"] == e] for e in ("keep", "drop"))
@@ -141,7 +153,6 @@ def compare(
         ("groups gone wholly", f"of {len(groups)}", "lower"),
     )
     mine, theirs = shares(ours), shares(peer) if peer else [None] * len(names)
-    label = peer_name if peer else None
     rows = [row(n, unit, a, b, label, better) for (n, unit, better), a, b in zip(names, mine, theirs, strict=True)]
     likeness, count = text_f1(manifest, texts, ours)
     if count:
@@ -158,7 +169,7 @@ def compare(
         own, other = count_by(ours), count_by(peer) if peer and not name.endswith("rule") else None
         for key in sorted(set(own) | set(other or ()), key=lambda k: (-own[k], k)):
             value = None if other is None else float(other[key])
-            rows.append(row(f"{name}: {key}", "pages", float(own[key]), value, label if other is not None else None, "lower"))
+            rows.append(row(f"{name}: {key}", "pages", float(own[key]), value, None if value is None else label, "lower"))
     return rows
 
 
@@ -187,8 +198,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_ours(args.recipe, crawl.resolve(), out)
     known = {r["record_id"] for r in manifest}
     ours = outcome_of(out, known)
-    peer = None if args.no_peer else peer_outcome(crawl, known)
-    rows = compare(manifest, texts, ours, peer, version("datatrove"))
+    peer, name = (None, None) if args.no_peer else peer_outcome(crawl, known)
+    rows = compare(manifest, texts, ours, peer, name)
     publish("crawl", ABOUT, rows, before, command, args.results, start)
 
 

@@ -94,7 +94,7 @@ MANIFEST = [
 
 
 def figures(kept: dict[str, str], rules: dict[str, str] | None = None) -> dict[str, float]:
-    rows = crawl.compare(MANIFEST, {"p": "three four"}, crawl.Outcome(kept, rules or {}), None, "")
+    rows = crawl.compare(MANIFEST, {"p": "three four"}, crawl.Outcome(kept, rules or {}), None, None)
     return {r.name: r.ours for r in rows}
 
 
