@@ -42,10 +42,14 @@ check: $(VENV)/.ready ## lint, format, types, walls
 notebooks: $(VENV)/.ready ## execute the walk in notebooks/
 	$(PY) -m pytest -q tests/notebooks
 
-bench: $(VENV)/.ready ## ratios against the peers, same input, one run (DATA=dir for larger sets): bench/RESULTS.md
+$(VENV)/.peers: $(VENV)/.ready
+	$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.peers ## ratios against the peers, same input, one run (DATA=dir for larger sets): bench/RESULTS.md
 	$(PY) -m bench --data $(DATA)
 
-bench-%: $(VENV)/.ready
+bench-%: $(VENV)/.peers
 	$(PY) -m bench.$* --data $(DATA)
 
 size: ## lines a file

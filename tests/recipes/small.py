@@ -13,7 +13,7 @@ from pipelines.tokens.write import ShardConfig
 def small() -> Recipe:
     """Sources web and code; shards of about 100 kB, so that a source has several."""
     recipe = demo()
-    quick = ExtractConfig(engine="resiliparse")
+    quick = ExtractConfig(engine="resiliparse", rescue=0.0)
     main = Phase("main", 16_384, 128, 1024, {"web-en": 0.5, "web-zh": 0.2, "code": 0.3})
     annealing = Phase("annealing", 4096, 64, 512, {"web-en": 1.0})
     return replace(
