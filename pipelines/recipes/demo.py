@@ -56,10 +56,10 @@ def demo() -> Recipe:
         schedule=ScheduleConfig(
             phases=(
                 Phase(
-                    "main", 800_000, 256, 4096, {"web-en": 0.30, "web-zh": 0.20, "books": 0.25, "code": 0.15, "math": 0.10}
+                    "main", 800_000, 256, 2048, {"web-en": 0.30, "web-zh": 0.20, "books": 0.25, "code": 0.15, "math": 0.10}
                 ),
                 Phase(
-                    "annealing", 200_000, 256, 4096, {"web-en": 0.15, "web-zh": 0.15, "books": 0.40, "code": 0.10, "math": 0.20}
+                    "annealing", 200_000, 256, 2048, {"web-en": 0.15, "web-zh": 0.15, "books": 0.40, "code": 0.10, "math": 0.20}
                 ),
             )
         ),
