@@ -44,7 +44,9 @@ def print_summary(rundir: RunDir, console: Console) -> None:
         table.add_row("tokens", f"{sum(by_source.values()):,}  ({', '.join(f'{s} {n:,}' for s, n in by_source.items())})")
     losses = [line["loss"] for line in training_log(rundir) if "loss" in line]
     if losses:
-        table.add_row("loss", f"first {losses[0]:.3f}, last {losses[-1]:.3f} after {len(losses):,} steps")
+        last = losses[-10:]
+        ending = f"last {sum(last) / len(last):.3f} (mean of {len(last)} steps) after {len(losses):,} steps"
+        table.add_row("loss", f"first {losses[0]:.3f}, {ending}")
     table.add_row("report", str(_shown(rundir.report)))
     console.print(table, highlight=False)
 
