@@ -12,6 +12,8 @@ from rich.table import Table
 from pipelines.rundir import RunDir, read_json
 from pipelines.shards import MANIFEST, read_manifest
 
+LAST_STEPS = 10
+
 
 def training_log(rundir: RunDir) -> list[dict[str, Any]]:
     """The lines of OUT/train/metrics.jsonl; empty where nothing was trained. A last line cut by a kill is left out."""
@@ -31,6 +33,13 @@ def counts(rundir: RunDir) -> dict[str, int]:
     return {"in": rows[0]["in"], "kept": rows[-1]["kept"], "dropped": dropped, "quarantined": quarantined}
 
 
+def first_and_last_loss(log: list[dict[str, Any]]) -> tuple[float, float, int] | None:
+    """The first step's loss, the mean over the last `LAST_STEPS` (one step's hangs on its sources), and the number of steps."""
+    losses = [line["loss"] for line in log if "loss" in line]
+    last = losses[-LAST_STEPS:]
+    return (losses[0], sum(last) / len(last), len(losses)) if losses else None
+
+
 def print_summary(rundir: RunDir, console: Console) -> None:
     """Print the table."""
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -42,11 +51,11 @@ def print_summary(rundir: RunDir, console: Console) -> None:
         manifest = read_manifest(rundir.shards)
         by_source = manifest.source_tokens()
         table.add_row("tokens", f"{sum(by_source.values()):,}  ({', '.join(f'{s} {n:,}' for s, n in by_source.items())})")
-    losses = [line["loss"] for line in training_log(rundir) if "loss" in line]
-    if losses:
-        last = losses[-10:]
-        ending = f"last {sum(last) / len(last):.3f} (mean of {len(last)} steps) after {len(losses):,} steps"
-        table.add_row("loss", f"first {losses[0]:.3f}, {ending}")
+    if trained := first_and_last_loss(training_log(rundir)):
+        first, last, steps = trained
+        table.add_row(
+            "loss", f"first {first:.3f}, last {last:.3f} (mean of the last {min(LAST_STEPS, steps)}) after {steps:,} steps"
+        )
     table.add_row("report", str(_shown(rundir.report)))
     console.print(table, highlight=False)
 

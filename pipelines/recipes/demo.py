@@ -55,9 +55,7 @@ def demo() -> Recipe:
         shards=ShardConfig(validation_share=0.03),
         schedule=ScheduleConfig(
             phases=(
-                Phase(
-                    "main", 800_000, 256, 2048, {"web-en": 0.30, "web-zh": 0.20, "books": 0.25, "code": 0.15, "math": 0.10}
-                ),
+                Phase("main", 800_000, 256, 2048, {"web-en": 0.30, "web-zh": 0.20, "books": 0.25, "code": 0.15, "math": 0.10}),
                 Phase(
                     "annealing", 200_000, 256, 2048, {"web-en": 0.15, "web-zh": 0.15, "books": 0.40, "code": 0.10, "math": 0.20}
                 ),

@@ -20,7 +20,7 @@ from pipelines.report.compare import compare
 from pipelines.rundir import RunDir, read_json
 from pipelines.schedule import read_schedule
 from pipelines.shards import MANIFEST, read_manifest
-from pipelines.summary import counts, training_log
+from pipelines.summary import counts, first_and_last_loss, training_log
 
 Facts = dict[str, Any]
 
@@ -261,7 +261,7 @@ def _schedule(rundir: RunDir) -> dict[str, Any] | None:
     }
 
 
-def _training(log: Sequence[Mapping[str, Any]], colours: Mapping[str, int]) -> dict[str, Any]:
+def _training(log: list[dict[str, Any]], colours: Mapping[str, int]) -> dict[str, Any]:
     steps = [line for line in log if "loss" in line]
     tokens = {line["step"]: line["tokens"] for line in steps}
     marks = [(a["tokens"], b["phase"]) for a, b in pairwise(steps) if a["phase"] != b["phase"]]
@@ -271,10 +271,12 @@ def _training(log: Sequence[Mapping[str, Any]], colours: Mapping[str, int]) -> d
             held.setdefault(source, []).append((float(tokens.get(line["step"], 0)), float(loss)))
     loss = [(float(s["tokens"]), float(s["loss"])) for s in steps]
     speed = sorted(s["tokens_per_second"] for s in steps)
-    last = steps[-1]
+    ends = first_and_last_loss(log)
+    assert ends is not None
     return {
-        "first": steps[0],
-        "last": last,
+        "first_loss": ends[0],
+        "last_loss": ends[1],
+        "last": steps[-1],
         "marks": marks,
         "loss": Series("", thin(loss, CURVE_POINTS), "faint-line"),
         "mean": Series("train", thin(smooth(loss), CURVE_POINTS), "ink"),

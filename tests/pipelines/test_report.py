@@ -202,7 +202,7 @@ SECTIONS += ["schedule", "training"]
     ("section", "facts"),
     [
         ("top", ["mill", "Water & mills.", "Of 10 records in 1 file", "4 were kept", "dropped 5", "1 waits in quarantine"]),
-        ("top", ["Every record is accounted for.", "40 steps", "from 5.95 to 4.00"]),
+        ("top", ["Every record is accounted for.", "40 steps", "from 5.95 to 4.2"]),
         ("funnel", ["length.min_words", "near_duplicates.jaccard", "4 kept", "InvalidJson"]),
         ("time", ["50 ms", "12.5 s", "1 h 06 min"]),
         ("balance", ["unaccounted", "pages.jsonl"]),
