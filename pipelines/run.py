@@ -121,6 +121,7 @@ def run(
         if recipe.schedule is not None:
             make_schedule(plan, rundir)
         report_page.write(rundir)
+        engine.tell_stale()
     except Exception as error:
         known = explain(error, rundir)
         if known is None:
@@ -226,6 +227,16 @@ class Engine:
         manifests = [self.manifest(i) for i in range(len(self.plan.steps))]
         seconds = {name: s for m in manifests if m for name, s in m["seconds"].items()}
         write_json(self.rundir.ledger, ledger.summary((e for m in manifests if m for e in m["ledger"]), seconds))
+
+    def tell_stale(self) -> None:
+        """Name the tables of earlier settings, which stay so that going back to them costs nothing."""
+        used = {step.directory for step in self.plan.steps}
+        stale = [p.name for p in self.rundir.path.glob("[0-9][0-9]-*") if p.name not in used]
+        if stale:
+            names = ", ".join(sorted(stale))
+            self.console.print(
+                f"  tables of other settings or inputs are still in {self.rundir.path}: {names}", highlight=False
+            )
 
     def _counts(self, folder: Path, schema: pa.Schema) -> list[dict[str, Any]]:
         rows = read_table(self.spark, folder, schema, outcome=None)

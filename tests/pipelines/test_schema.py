@@ -3,7 +3,18 @@
 import pyarrow as pa
 import pytest
 
-from pipelines.schema import DECISION, RECORD, doc_id, drop, quarantine, record_batch, undecided, with_columns
+from pipelines.schema import (
+    DECISION,
+    QUARANTINE,
+    RECORD,
+    REMOVED,
+    doc_id,
+    drop,
+    quarantine,
+    record_batch,
+    undecided,
+    with_columns,
+)
 
 
 def rows(*texts: str) -> pa.RecordBatch:
@@ -55,6 +66,14 @@ def test_the_schemas_are_pinned() -> None:
     """Readers outside of this repository rely on these; a change is a new version."""
     assert RECORD.names == [
         *("doc_id", "source", "url", "date", "lang", "text", "html", "charset"),
+        *("file", "offset", "length", "record_id"),
+    ]
+    assert REMOVED.names == [
+        *("doc_id", "source", "url", "stage", "rule", "value", "bound", "duplicate_of"),
+        *("file", "offset"),
+    ]
+    assert QUARANTINE.names == [
+        *("doc_id", "source", "url", "stage", "error_class", "error_message"),
         *("file", "offset", "length", "record_id"),
     ]
     assert DECISION.names == ["drop_rule", "drop_value", "drop_bound", "duplicate_of", "error_class", "error_message"]
