@@ -21,9 +21,10 @@ ABOUT = About(
     title="Reading",
     compared=(
         "`records`: all records of the crawl's WARC files (gzip), one core. Ours gives finished rows: damage skipped, HTTP "
-        "codings undone, type sniffed, charset decided and the page decoded; FastWARC and warcio give records with parsed HTTP headers "
-        "and the raw body read, undecoded, and end a file at its first damage. `Spark`: the same rows counted in Spark, on one "
-        "core, after a warm-up, by the clock: the data source `headrace.warc` against the reader inside mapInArrow."
+        "codings undone, type sniffed, charset decided and the page decoded; FastWARC and warcio give records with parsed HTTP "
+        "headers and the raw body read, undecoded, and end a file at its first damage. `Spark`: the same rows counted in "
+        "Spark, on one core, after a warm-up, by the clock: the data source `headrace.warc` against the reader inside "
+        "mapInArrow, which is what a run uses."
     ),
     peers=("FastWARC", "warcio", "pyspark"),
 )

@@ -116,7 +116,7 @@ def test_results_become_a_page(tmp_path: Path) -> None:
 def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         everything.main(["speeed"])
-    assert "no benchmark 'speeed'; there are filters, dedup" in capsys.readouterr().err
+    assert "no benchmark 'speeed'; there are read, filters, dedup" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
