@@ -138,18 +138,21 @@ class Engine:
 
     def __init__(self, plan: Plan, rundir: RunDir, console: Console, master: str | None, conf: Mapping[str, str]) -> None:
         self.plan, self.rundir, self.console, self.master, self.conf = plan, rundir, console, master, conf
-        self._started = False
+        self._owned = False  # a session that was there before is not ours to stop
 
     @cached_property
     def spark(self) -> Any:
-        """The session, started on first use."""
-        self.console.print("  starting Spark", highlight=False)
-        self._started = True
+        """The session, started on first use; one that runs already (a notebook's) is used as it is."""
+        from pyspark.sql import SparkSession
+
+        self._owned = SparkSession.getActiveSession() is None
+        if self._owned:
+            self.console.print("  starting Spark", highlight=False)
         return session(self.master, app=f"headrace {self.plan.recipe.name}", settings=self.conf)
 
     def stop(self) -> None:
-        """Stop Spark if it was started."""
-        if self._started:
+        """Stop Spark if it was started here."""
+        if self._owned:
             self.spark.stop()
 
     def rows(self, index: int = -1) -> Any:
