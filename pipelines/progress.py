@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -50,8 +50,9 @@ class Meter:
 def watch(spark: SparkSession, console: Console, title: str, total_rows: int | None, meter: Meter) -> Iterator[None]:
     """Show how far the Spark jobs inside the block are: by rows where the total is known, else by tasks."""
     stop, started = threading.Event(), time.monotonic()
-    columns = (SpinnerColumn(), TextColumn("{task.description:<28}"), BarColumn(28), TextColumn("{task.fields[state]}"))
-    bar = Progress(*columns, TimeElapsedColumn(), console=console, transient=False, disable=not console.is_terminal)
+    # fits a terminal of 80 columns, the state in full
+    columns = (SpinnerColumn(), TextColumn("{task.description:<18}"), BarColumn(12), TextColumn("{task.fields[state]}"))
+    bar = Progress(*columns, console=console, transient=False, disable=not console.is_terminal)
     task = bar.add_task(title, total=1.0, state="")
 
     def state() -> tuple[float, str]:
@@ -59,9 +60,9 @@ def watch(spark: SparkSession, console: Console, title: str, total_rows: int | N
         done, tasks = _tasks(spark)
         share = rows / total_rows if total_rows and rows else done / tasks if tasks else 0.0
         elapsed = time.monotonic() - started
-        parts = [f"{done}/{tasks} tasks"] if tasks else [f"{elapsed:.0f} s"]
+        parts = [f"{elapsed:.0f} s", f"{done}/{tasks} tasks"] if tasks else [f"{elapsed:.0f} s"]
         if rows:
-            parts.append(f"{rows:,} rows  {rows / elapsed:,.0f} rows/s")
+            parts.append(f"{rows:,} rows  {rows / elapsed:,.0f}/s")
         if 0 < share < 1:
             parts.append(f"{elapsed / share - elapsed:,.0f} s left")
         return min(share, 1.0), "  ".join(parts)
