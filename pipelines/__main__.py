@@ -17,6 +17,8 @@ from rich.text import Text
 from pipelines.errors import UserError
 from pipelines.recipe import config_dict, load_recipe, with_settings
 from pipelines.rundir import RunDir, open_run
+from pipelines.schedule import ScheduleError
+from pipelines.shards import ShardError
 
 RECIPE_HELP = "a name in pipelines/recipes (demo, web) or path/to/file.py:function"
 
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         parsed.verb(parsed, console)
-    except UserError as error:
+    except (UserError, ShardError, ScheduleError) as error:
         Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
         return 1
     except BrokenPipeError:

@@ -107,10 +107,10 @@ def run(
 
     plan, rundir = make_plan(recipe), RunDir(out)
     rundir.claim(recipe)
-    write_json(rundir.plan, plan.to_json())
     plain = Console(force_terminal=False, force_jupyter=False)
     engine = Engine(plan, rundir, console or plain, master, conf or {})
     try:
+        write_json(rundir.plan, plan.to_json())
         for index in range(len(plan.steps)):
             engine.table(index)
         engine.accounts()

@@ -53,7 +53,7 @@ class RunDir:
                 raise UserError(
                     f"{self.path} holds a run of recipe {owner!r}, not {recipe.name!r}; choose another --out, or remove it"
                 )
-        elif any(p.name != ".lock" for p in self.path.iterdir()):
+        elif any(not p.name.startswith((".lock", ".tmp-")) for p in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and holds no run of ours (no plan.json); choose another --out")
         for half_written in self.path.glob(".tmp-*"):
             shutil.rmtree(half_written) if half_written.is_dir() else half_written.unlink()
@@ -97,13 +97,16 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is either the old or the new one, never half of it."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.name}-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(value, file, ensure_ascii=False, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def open_run(path: str | Path) -> tuple[RunDir, dict[str, Any]]:

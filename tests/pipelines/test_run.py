@@ -17,6 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.recipe import load_recipe
+from pipelines.rundir import RunDir
+
 ROOT = Path(__file__).parents[2]
 SMALL = f"{ROOT}/tests/recipes/small.py:small"
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -292,6 +295,26 @@ def test_a_folder_of_someone_else_is_not_written_to(inputs: Path, tmp_path: Path
     assert [p.name for p in out.iterdir() if p.name != ".lock"] == ["thesis.txt"]
 
 
+def test_killed_before_its_plan_stood_the_folder_is_still_ours(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".tmp-plan.json-half").write_text('{"recipe": "sm')
+    rundir = RunDir(out)
+    rundir.claim(load_recipe(SMALL))
+    rundir.release()
+    assert not list(out.glob(".tmp-*"))
+
+
+def test_shards_that_were_edited_are_one_clear_line(reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(reference, out)
+    manifest = out / "shards" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"vocab_size": 1000', '"vocab_size": 9'))
+    done = subprocess.run([sys.executable, "-m", "pipelines", "report", str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "was changed after it was written" in one_line_error(done.stdout + done.stderr)
+
+
 CAN_MOUNT = (
     shutil.which("unshare")
     and not subprocess.run(
@@ -315,3 +338,11 @@ def test_a_full_disk_is_one_clear_line_and_the_same_command_goes_on(tmp_path: Pa
     assert "is full" in one_line_error(done.stdout + done.stderr)
     assert done.returncode == 0, done.stderr[-2000:]
     assert bytes_of(tmp_path / "copy") == bytes_of(reference)
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="needs Linux user namespaces (unshare -rm) to mount a small disk")
+def test_a_disk_too_small_for_the_plan_is_one_clear_line(tmp_path: Path, inputs: Path) -> None:
+    script = f"mount -t tmpfs -o size=8k none {tmp_path}; {' '.join(command(tmp_path / 'out', inputs))}"
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "is full" in one_line_error(done.stdout + done.stderr)
