@@ -206,8 +206,11 @@ def _print_document(row: dict[str, Any], console: Console, full: bool) -> None:
     if row["drop_rule"]:
         value, bound = row["drop_value"], row["drop_bound"]
         measured = "" if value is None else f" measured {value:g}" + ("" if bound is None else f", bound {bound:g}")
+        entry = f", entry {row['drop_entry']}" if row.get("drop_entry") else ""  # a table of an older version has no entries
         survivor = f", duplicate of {row['duplicate_of'].hex()}" if row["duplicate_of"] else ""
-        console.print(f"  dropped by {row['stage']}: {row['drop_rule']}{measured}{survivor}", highlight=False, markup=False)
+        console.print(
+            f"  dropped by {row['stage']}: {row['drop_rule']}{measured}{entry}{survivor}", highlight=False, markup=False
+        )
     if row["error_class"]:
         console.print(
             f"  quarantined by {row['stage']}: {row['error_class']}: {row['error_message']}", highlight=False, markup=False

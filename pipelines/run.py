@@ -212,7 +212,7 @@ class Engine:
         from pyspark.sql import DataFrame
 
         last = self.plan.steps[-1].fingerprint
-        renamed = {"drop_rule": "rule", "drop_value": "value", "drop_bound": "bound"}
+        renamed = {f"drop_{name}": name for name in ("rule", "value", "bound", "entry")}
         for folder, outcome, schema in (
             (self.rundir.removed, DROPPED, REMOVED),
             (self.rundir.quarantine, QUARANTINED, QUARANTINE),

@@ -38,6 +38,7 @@ DECISION = pa.schema(
         ("drop_rule", pa.string()),  # "<rule set>.<rule>"
         ("drop_value", pa.float64()),  # what was measured
         ("drop_bound", pa.float64()),  # what the rule allows
+        ("drop_entry", pa.string()),  # the entry of a list that was hit; null where the rule has no list
         ("duplicate_of", pa.binary()),  # doc_id of the survivor, for duplicates
         ("error_class", pa.string()),  # set means quarantined
         ("error_message", pa.string()),
@@ -58,6 +59,7 @@ REMOVED = pa.schema(
         ("rule", pa.string()),
         ("value", pa.float64()),
         ("bound", pa.float64()),
+        ("entry", pa.string()),
         ("duplicate_of", pa.binary()),
         ("file", pa.string()),
         ("offset", pa.int64()),
@@ -143,12 +145,15 @@ def drop(
     value: pa.Array | Sequence[float] | float | None,
     bound: pa.Array | Sequence[float] | float | None,
     duplicate_of: pa.Array | None = None,
+    entry: pa.Array | Sequence[str | None] | str | None = None,
 ) -> pa.RecordBatch:
     """Mark rows as dropped by `rule` with the measured `value` and the `bound` it broke; the first decision on a row stands.
 
-    `where` of shape (rows,), a null counts as False; `value` and `bound` are columns or one number for all.
+    `where` of shape (rows,), a null counts as False; `value` and `bound` are columns or one number for all; `entry`, the entry
+    of a list that was hit, is a column or one string for all.
     """
-    return _mark(batch, where, {"drop_rule": rule, "drop_value": value, "drop_bound": bound, "duplicate_of": duplicate_of})
+    decision = {"drop_rule": rule, "drop_value": value, "drop_bound": bound, "drop_entry": entry}
+    return _mark(batch, where, {**decision, "duplicate_of": duplicate_of})
 
 
 def quarantine(

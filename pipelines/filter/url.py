@@ -61,27 +61,28 @@ def url_words(url: str) -> list[str]:
     return [word for word in _SEPARATORS.split(unquote(url).lower()) if word]
 
 
-def broken_rule(url: str, cfg: UrlConfig) -> tuple[str, float, float] | None:
-    """The first rule that a URL breaks, with value and bound; None for a good one."""
+def broken_rule(url: str, cfg: UrlConfig) -> tuple[str, float, float, str | None] | None:
+    """The first rule that a URL breaks, with value, bound and the entry that was hit; None for a good one."""
     name = host(url)
     if not name:
-        return "no_host", 0.0, 1.0
+        return "no_host", 0.0, 1.0, None
     if cfg.drop_ip_hosts and _is_ip(name):
-        return "ip_host", 1.0, 0.0
+        return "ip_host", 1.0, 0.0, None
     domains = _entries(cfg.domains, True)
     labels = name.split(".")
-    if domains and any(".".join(labels[i:]) in domains for i in range(len(labels))):
-        return "domain", 1.0, 0.0
+    for listed in (".".join(labels[i:]) for i in range(len(labels)) if domains):
+        if listed in domains:
+            return "domain", 1.0, 0.0, listed
     words = url_words(url)
     strict = _strict_pattern(cfg.strict_words)
-    if strict is not None and strict.search("".join(words)):
-        return "strict_word", 1.0, 0.0
+    if strict is not None and (match := strict.search("".join(words))):
+        return "strict_word", 1.0, 0.0, match[0]
     found = set(words)
-    if hard := len(found & _entries(cfg.hard_words, False)):
-        return "hard_word", float(hard), 0.0
-    soft = len(found & _entries(cfg.soft_words, False))
-    if cfg.soft_words and soft >= cfg.min_soft_words:
-        return "soft_words", float(soft), float(cfg.min_soft_words - 1)
+    if hard := found & _entries(cfg.hard_words, False):
+        return "hard_word", float(len(hard)), 0.0, ", ".join(sorted(hard))
+    soft = found & _entries(cfg.soft_words, False)
+    if cfg.soft_words and len(soft) >= cfg.min_soft_words:
+        return "soft_words", float(len(soft)), float(cfg.min_soft_words - 1), ", ".join(sorted(soft))
     return None
 
 
@@ -94,7 +95,8 @@ def url_filter(docs: pa.RecordBatch, cfg: UrlConfig) -> pa.RecordBatch:
         if any(where):
             values = pa.array([b[1] if b else None for b in broken], pa.float64())
             bounds = pa.array([b[2] if b else None for b in broken], pa.float64())
-            docs = drop(docs, where, f"url.{rule}", values, bounds)
+            entries = pa.array([b[3] if b else None for b in broken], pa.string())
+            docs = drop(docs, where, f"url.{rule}", values, bounds, entry=entries)
     return docs
 
 

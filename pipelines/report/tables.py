@@ -123,7 +123,7 @@ def positive(columns: Collection[str]) -> Callable[[pa.Table], Groups]:
 
 
 _PROVENANCE = ("doc_id", "source", "url", "lang", "file", "offset", "record_id", "stage")
-_DECISION = ("drop_rule", "drop_value", "drop_bound", "duplicate_of", "error_class", "error_message")
+_DECISION = ("drop_rule", "drop_value", "drop_bound", "drop_entry", "duplicate_of", "error_class", "error_message")
 
 
 def rows(places: Iterable[Place], chars: int) -> list[dict[str, Any]]:

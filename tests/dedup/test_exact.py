@@ -104,7 +104,7 @@ def test_order_may_name_any_column_and_nulls_are_last(spark):
 
 def test_columns_are_those_that_came_and_the_decision(spark):
     df = table(spark, ROWS)
-    added = ["drop_value", "drop_bound", "duplicate_of", "error_class", "error_message"]
+    added = ["drop_value", "drop_bound", "drop_entry", "duplicate_of", "error_class", "error_message"]
     assert exact_duplicates(df, ExactConfig()).columns == [*df.columns, *added]
 
 

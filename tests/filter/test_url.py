@@ -69,7 +69,7 @@ def test_stage_names_the_rule_and_passes_documents_without_url() -> None:
 def test_lists_from_files(tmp_path: Path) -> None:
     path = tmp_path / "domains.txt"
     path.write_text("# ours\nlisted.example\n\n", encoding="utf-8")
-    assert broken_rule("http://listed.example/", UrlConfig(domains=(f"file:{path}",))) == ("domain", 1.0, 0.0)
+    assert broken_rule("http://listed.example/", UrlConfig(domains=(f"file:{path}",))) == ("domain", 1.0, 0.0, "listed.example")
     with pytest.raises(UserError, match=r"missing.txt' cannot be read"):
         broken_rule("http://a.example/", UrlConfig(domains=(f"file:{tmp_path / 'missing.txt'}",)))
 

@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import ledger, report
+from pipelines.__main__ import main
 from pipelines.filter.measures import MeasureConfig, measure
 from pipelines.filter.rules import Rule, RulesConfig, decide
+from pipelines.filter.url import UrlConfig, url_filter
 from pipelines.privacy.pii import PiiConfig, mask_pii
 from pipelines.read.jsonl import JsonlConfig, read_jsonl
 from pipelines.recipe import Input, Recipe, Stage, batch_stage
@@ -45,6 +47,7 @@ PAGES: list[dict[str, Any]] = [
     {"id": "mail", "lang": "en", "text": PLAIN * 3 + "Write to someone@kept-example.com, please. " + PLAIN},
     {"id": "zh", "lang": "zh", "text": "\u6c34\u4ece\u6e56\u91cc\u6d41\u5230\u78e8\u574a\u3002" * 20},
     {"id": "short", "lang": "en", "url": "https://example.org/short", "text": "Too short: call someone@dropped-example.com"},
+    {"id": "listed", "lang": "en", "url": "https://www.bad.example/x", "text": PLAIN * 4},
     {"id": "hostile", "lang": "en\" onload=\"alert('lang')", "url": URL, "text": HOSTILE},
     {"id": "bidi", "lang": "he", "text": f"{BIDI}; {CONTROL}"},
     {"id": "endless", "lang": "en", "text": PLAIN * 3000},
@@ -69,6 +72,7 @@ def recipe(path: Path) -> Recipe:
         doc="Water & mills.",
         inputs=(Input("web", str(path), read_jsonl, JsonlConfig()),),
         stages=(
+            Stage(url_filter, UrlConfig(domains=("other.example", "bad.example"))),
             Stage(measure, MeasureConfig()),
             Stage(decide, rules, checkpoint=True),
             Stage(near_duplicates, None, checkpoint=True),
@@ -201,13 +205,14 @@ SECTIONS += ["schedule", "training"]
 @pytest.mark.parametrize(
     ("section", "facts"),
     [
-        ("top", ["mill", "Water & mills.", "Of 10 records in 1 file", "4 were kept", "dropped 5", "1 waits in quarantine"]),
+        ("top", ["mill", "Water & mills.", "Of 11 records in 1 file", "4 were kept", "dropped 6", "1 waits in quarantine"]),
         ("top", ["Every record is accounted for.", "40 steps", "from 5.95 to 4.2"]),
         ("funnel", ["length.min_words", "near_duplicates.jaccard", "4 kept", "InvalidJson"]),
         ("time", ["50 ms", "12.5 s", "1 h 06 min"]),
         ("balance", ["unaccounted", "pages.jsonl"]),
         ("rules", ["length.min_words", "at least 20 allowed", "length.max_words", "at most 9,000 allowed", "more characters]"]),
         ("rules", ["measured 45,000", "https://example.org/short", "--rule length.min_words"]),
+        ("rules", ["url.domain", "entry of the list: bad.example"]),
         ("duplicates", ["Jaccard similarity 0.913", "0.75", "https://example.org/copy", "https://example.org/original"]),
         ("languages", ["en", "zh", "he"]),
         ("lengths", ["kept: median", "dropped: median"]),
@@ -226,6 +231,13 @@ def test_the_page_says_what_the_run_says(page: Page, section: str, facts: list[s
 def test_it_has_every_section_and_its_contents_lead_there(page: Page) -> None:
     assert [a["id"] for tag, a in page.tags if tag == "section"] == SECTIONS
     assert [a["href"] for tag, a in page.tags if tag == "a"] == ["#top", *(f"#{name}" for name in SECTIONS)]
+
+
+def test_inspect_names_value_bound_and_entry(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(run.path), "--removed"]) == 0
+    printed = capsys.readouterr().out
+    assert "dropped by url_filter: url.domain measured 1, bound 0, entry bad.example\n" in printed
+    assert re.search(r"dropped by decide: length.min_words measured \d+, bound 20\n", printed)
 
 
 def test_the_differences_of_a_duplicate_are_marked(page: Page, html: str) -> None:
@@ -297,7 +309,7 @@ def written(rundir: RunDir) -> str:
         (["train/samples.jsonl"], [], "Learning rate"),
         (["train", "schedule.json"], ["schedule"], "Nothing was trained yet."),
         (["train", "schedule.json", "shards"], ["schedule"], "Compression"),
-        (["train", "schedule.json", "shards", "tokenizer"], ["schedule", "tokens"], "10 records"),
+        (["train", "schedule.json", "shards", "tokenizer"], ["schedule", "tokens"], "11 records"),
         (["02-*"], ["privacy"], "length.min_words"),
         (["0*"], ["duplicates", "languages", "lengths", "privacy"], "The table that holds its documents is no longer there."),
         (["ledger.json", "0*"], ["funnel", "time", "balance", "rules", "duplicates"], "has not come to an end yet"),

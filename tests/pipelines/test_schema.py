@@ -46,6 +46,13 @@ def test_the_first_decision_on_a_row_stands() -> None:
     assert batch.num_rows == 3
 
 
+def test_a_hit_names_the_entry_of_the_list() -> None:
+    batch = drop(rows("a", "b", "c", "d"), [True, False, False, False], "url.domain", 1.0, 0.0, entry="bad.example")
+    batch = drop(batch, [True, True, False, False], "url.words", 1.0, 0.0, entry=["x", "casino", "y", "z"])
+    batch = drop(batch, [False, False, True, False], "set.rule", 7.0, 5.0)
+    assert batch["drop_entry"].to_pylist() == ["bad.example", "casino", None, None]
+
+
 def test_a_null_in_the_mask_decides_nothing() -> None:
     batch = drop(rows("a", "b"), pa.array([None, True]), "set.rule", None, None)
     assert batch["drop_rule"].to_pylist() == [None, "set.rule"]
@@ -69,11 +76,14 @@ def test_the_schemas_are_pinned() -> None:
         *("file", "offset", "length", "record_id"),
     ]
     assert REMOVED.names == [
-        *("doc_id", "source", "url", "stage", "rule", "value", "bound", "duplicate_of"),
+        *("doc_id", "source", "url", "stage", "rule", "value", "bound", "entry", "duplicate_of"),
         *("file", "offset"),
     ]
     assert QUARANTINE.names == [
         *("doc_id", "source", "url", "stage", "error_class", "error_message"),
         *("file", "offset", "length", "record_id"),
     ]
-    assert DECISION.names == ["drop_rule", "drop_value", "drop_bound", "duplicate_of", "error_class", "error_message"]
+    assert DECISION.names == [
+        *("drop_rule", "drop_value", "drop_bound", "drop_entry", "duplicate_of"),
+        *("error_class", "error_message"),
+    ]
