@@ -1,4 +1,4 @@
-"""The verbs: run, plan, report, inspect, trace."""
+"""The verbs: run, plan, report, inspect, trace, whatif, disagree."""
 
 from __future__ import annotations
 
@@ -110,8 +110,34 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--row", type=int, help="row of the shard, from 0")
     trace.add_argument("--step", type=int, help="a training step, from 0")
     trace.add_argument("--limit", type=int, default=20, help="at most this many documents (default 20)")
-    for made in (report, inspect, trace):
+    whatif = verb(
+        "whatif",
+        _whatif,
+        "Which documents a run would keep with other bounds, from the measures that its table holds: no page is read again. "
+        "Shows documents that change sides. Later stages (duplicates) are not simulated.",
+        "whatif out/demo --set gopher.min_words=30 --set fineweb.max_newlines@zh=0.5",
+    )
+    bound = (
+        "a bound, e.g. gopher_quality.min_words=30 (=null: off), SET.RULE@LANG=VALUE for one language, SET=null for a set, "
+        "SET.dialect=NAME; a beginning of SET will do; repeatable"
+    )
+    whatif.add_argument("--set", action="append", default=[], metavar="SET.RULE=VALUE", dest="settings", help=bound)
+    whatif.add_argument("--stage", help="the stage of rules, where the recipe has several")
+    whatif.add_argument("--export", type=Path, metavar="FILE.parquet", help="write the measures and both decisions")
+    disagree = verb(
+        "disagree",
+        _disagree,
+        "Where two rule sets, or two dialects of one, part ways on the documents of a run, from the measures its tables hold: "
+        "counts, rule against rule, how far their measures lie apart, and documents that only one of them keeps.",
+        "disagree out/demo gopher_quality gopher_quality@dclm",
+    )
+    for made in (whatif, disagree):
+        made.add_argument("--samples", type=int, default=5, help="documents to show for either direction (default 5)")
+        made.add_argument("--full", action="store_true", help="their whole text, and tables uncut")
+    for made in (report, inspect, trace, whatif, disagree):
         made.add_argument("out", type=Path, help="a run directory")
+    for side in ("a", "b"):
+        disagree.add_argument(side, metavar=side.upper(), help="a rule set, SET@DIALECT, or path/to/file.py:function")
     return parser
 
 
@@ -237,6 +263,23 @@ def _trace(args: argparse.Namespace, console: Console) -> None:
         name = page["url"] or page["record_id"] or ""
         table.add_row(page["shard"], str(page["row"]), tokens, page["doc_id"].hex(), name, page["file"], str(page["offset"]))
     console.print(table)
+
+
+def _whatif(args: argparse.Namespace, console: Console) -> None:
+    from pipelines.whatif import print_whatif, whatif
+
+    if not args.settings and args.export is None:
+        raise UserError("nothing is asked; give --set SET.RULE=VALUE, e.g. --set gopher_quality.min_words=30, or --export")
+    rundir, plan = open_run(args.out)
+    found = whatif(rundir, plan, args.settings, stage=args.stage, samples=args.samples, export=args.export)
+    print_whatif(found, console, args.full)
+
+
+def _disagree(args: argparse.Namespace, console: Console) -> None:
+    from pipelines.disagree import disagreement_of_run, print_disagreement
+
+    rundir, plan = open_run(args.out)
+    print_disagreement(disagreement_of_run(rundir, plan, args.a, args.b, args.samples), console, args.full)
 
 
 if __name__ == "__main__":

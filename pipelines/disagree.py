@@ -1,0 +1,398 @@
+"""Where two rule sets, or two dialects of one, part ways: on the stored measures of a run, or on a table in a notebook.
+
+disagreement(table, "gopher_quality", "gopher_quality@dclm").only_a
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.table import Column, Table
+from rich.text import Text
+
+from pipelines.errors import UserError
+from pipelines.filter.rules import Rule, RulesConfig, all_rules, rules_of
+from pipelines.lookup import tables
+from pipelines.run_rules import has_dialect, set_types
+from pipelines.rundir import RunDir
+from pipelines.schema import KEPT
+from pipelines.stored import (
+    BATCH_ROWS,
+    Place,
+    batches,
+    bound_of,
+    column_of,
+    fair_sample,
+    first_broken,
+    floats,
+    is_on,
+    mask,
+    number,
+    rows_at,
+)
+
+SAMPLED = ("doc_id", "url", "lang", "text")
+EQUAL = 1e-9  # relative: two orders of the same sum are no difference
+SHOWN = 20  # pairs of rules and languages on the screen
+Batches = Iterator[tuple[str, int, pa.RecordBatch]]  # (file, its row at which the batch begins, batch)
+
+
+@dataclass
+class Distance:
+    """How far two dialects of a measure lie apart, over the documents for which both have a value.
+
+    Differences are counted in bins .5 % wide, each with its smallest one, so that memory does not grow with the table: a
+    quantile is exact to .5 %, and exact where the differences are small whole numbers.
+    """
+
+    documents: int = 0
+    equal: int = 0
+    one_null: int = 0  # the measure applies in one dialect only
+    bins: dict[int, tuple[int, float]] = field(default_factory=dict)  # documents, smallest difference
+
+    def add(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Add the values of a batch, NaN for null."""
+        self.one_null += int((np.isnan(a) != np.isnan(b)).sum())
+        both = ~(np.isnan(a) | np.isnan(b))
+        apart = np.abs(a[both] - b[both])
+        apart = apart[apart > EQUAL * np.maximum(np.abs(a[both]), np.abs(b[both]))]
+        self.documents += int(both.sum())
+        self.equal += int(both.sum()) - len(apart)
+        keys = np.floor(np.log2(apart) * 128).astype(np.int64)
+        for key in np.unique(keys):
+            here = apart[keys == key]
+            count, least = self.bins.get(int(key), (0, np.inf))
+            self.bins[int(key)] = (count + len(here), min(least, float(here.min())))
+
+    def quantile(self, share: float) -> float:
+        """The absolute difference that this share of the documents does not exceed; 0 for no documents."""
+        rank = int(np.ceil(share * self.documents)) - self.equal
+        for key in sorted(self.bins):
+            if rank <= 0:
+                break
+            rank -= self.bins[key][0]
+            if rank <= 0:
+                return self.bins[key][1]
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a rule says of a document."""
+
+    rule: str
+    value: float | None  # None: the measure does not apply
+    bound: float | None  # None: off for this language
+    drops: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A document that one side keeps: the rule that drops it on the other, and its counterpart where there is one."""
+
+    row: dict[str, Any]  # SAMPLED
+    a: Opinion | None
+    b: Opinion | None
+
+
+@dataclass
+class Disagreement:
+    """Two rule sets on the same documents."""
+
+    a: str
+    b: str
+    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)  # first rule broken in a, in b; "kept" for none
+    languages: dict[str, Counter[tuple[bool, bool]]] = field(default_factory=dict)  # (a keeps, b keeps): documents
+    distances: dict[str, Distance] = field(default_factory=dict)  # measures that the two take differently
+    alike: set[str] = field(default_factory=set)  # measures that are one column for both
+    samples_only_a: list[Sample] = field(default_factory=list)  # a keeps, b drops
+    samples_only_b: list[Sample] = field(default_factory=list)
+
+    def count(self, a_keeps: bool, b_keeps: bool) -> int:
+        """Documents by what the two decide."""
+        return sum(n for (a, b), n in self.pairs.items() if (a == KEPT, b == KEPT) == (a_keeps, b_keeps))
+
+    @property
+    def only_a(self) -> int:
+        """Documents that a keeps and b drops."""
+        return self.count(True, False)
+
+    @property
+    def only_b(self) -> int:
+        """Documents that b keeps and a drops."""
+        return self.count(False, True)
+
+
+def disagreement(table: pa.Table, a: Any, b: Any, samples: int = 5) -> Disagreement:
+    """Two rule sets on a table that has their measures and `lang`.
+
+    `a` and `b`: a name as `rule_named` takes it, a rule set, a RulesConfig, or rules. `doc_id`, `url` and `text` are shown in
+    samples where the table has them. Raises UserError where a measure is not in the table.
+    """
+    sides = _side(a), _side(b)
+    _refuse_missing(table.schema.names, sides, "the table")
+    if "doc_id" not in table.schema.names:
+        ids = [hashlib.sha256(str(row).encode()).digest()[:16] for row in range(table.num_rows)]
+        table = table.append_column("doc_id", pa.array(ids, pa.binary()))
+    starts = range(0, table.num_rows, BATCH_ROWS)
+    whole = table.combine_chunks()
+    found = (("", start, batch) for start in starts for batch in whole.slice(start, BATCH_ROWS).to_batches())
+    return _compare(found, sides, samples, lambda places: [whole.slice(p.row, 1).to_batches()[0] for p in places])
+
+
+def disagreement_of_run(rundir: RunDir, plan: dict[str, Any], a: Any, b: Any, samples: int = 5) -> Disagreement:
+    """Two rule sets on the documents that a run has measured, those it dropped afterwards among them.
+
+    Raises UserError where a measure is in no table of the run; it says which, and what the recipe must measure.
+    """
+    sides = _side(a), _side(b)
+    stored = [table for _, table in tables(rundir, plan)]
+    if not stored:
+        raise UserError(f"{rundir.path} holds no complete table; run again")
+    table = min(stored, key=lambda t: len(_missing(t.schema.names, sides)))  # the first of those that lack least
+    _refuse_missing(table.schema.names, sides, f"the run in {rundir.path}")
+    columns = _columns(table.schema.names, sides)
+    found = batches(table, ["doc_id", "lang", *columns])
+    return _compare(found, sides, samples, lambda places: rows_at(places, [*SAMPLED, *columns]))
+
+
+def rule_named(name: str) -> Any:
+    """A rule set by its name ("gopher_quality", "gopher_quality@dclm"), or what `path/to/file.py:function` returns.
+
+    Raises UserError if there is none.
+    """
+    if ":" not in name:
+        return rule_set(name)
+    path, _, function = name.rpartition(":")
+    if not Path(path).is_file():
+        raise UserError(f"rules {name!r}: there is no file {path!r}; write path/to/file.py:function")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, function):
+        raise UserError(f"rules {name!r}: {path} has no function {function!r}")
+    return getattr(module, function)()
+
+
+def rule_set(name: str) -> Any:
+    """A set by its name; stands in for one of `pipelines.filter.rules`."""
+    begin, _, dialect = name.partition("@")
+    kinds = set_types()
+    if begin not in kinds:
+        raise UserError(f"there is no rule set {name!r}; there are {', '.join(kinds)}")
+    if dialect and not has_dialect(kinds[begin]):
+        raise UserError(f"rule set {begin} has no dialects, so there is no {name!r}")
+    return kinds[begin](**({"dialect": dialect} if dialect else {}))
+
+
+Side = tuple[str, tuple[Rule, ...]]  # a name to show, and the rules
+
+
+def _side(rules: Any) -> Side:
+    """The rules behind what a caller gave, with a name to show."""
+    given = rule_named(rules) if isinstance(rules, str) else rules
+    if isinstance(given, RulesConfig):
+        found, name = all_rules(given), "rules"
+    elif isinstance(given, (tuple, list)) and all(isinstance(rule, Rule) for rule in given):
+        found, name = tuple(given), "rules"
+    elif hasattr(given, "set_name"):
+        found = rules_of(given)
+        name = found[0].name.rpartition(".")[0]
+    else:
+        raise UserError(f"{rules!r} is {type(given).__name__}, no rule set; give a set, a RulesConfig or a tuple of rules")
+    found = tuple(rule for rule in found if is_on(rule))
+    if not found:
+        raise UserError(f"{rules!r} has no rule that is on, so there is nothing to compare")
+    return rules if isinstance(rules, str) else name, found
+
+
+def _missing(names: Sequence[str], sides: Iterable[Side]) -> list[str]:
+    return sorted({rule.measure for _, rules in sides for rule in rules if column_of(names, rule.measure) is None})
+
+
+def _refuse_missing(names: Sequence[str], sides: Sequence[Side], where: str) -> None:
+    missing = _missing(names, sides)
+    if missing:
+        dialects = sorted({name.partition("@")[2] for name in missing} - {""})
+        named = ", ".join(f'"{dialect}"' for dialect in dialects)
+        cure = f"name the dialect in the recipe's stage `measure`: MeasureConfig(dialects=({named},))" if dialects else ""
+        cure = cure or f"put the stage {'`c4_lines`' if missing[0].startswith('c4_') else '`measure`'} into the recipe"
+        raise UserError(f"{where} does not hold {', '.join(missing)}; {cure} and run again")
+
+
+def _columns(names: Sequence[str], sides: Iterable[Side]) -> list[str]:
+    found = {column_of(names, rule.measure) for _, rules in sides for rule in rules}
+    return sorted(name for name in found if name is not None)
+
+
+def _distances(names: Sequence[str], sides: Sequence[Side]) -> dict[str, tuple[str, str]]:
+    """The measures that both sides have, each with its two columns."""
+    columns = [{r.measure.partition("@")[0]: column_of(names, r.measure) or "" for r in rules} for _, rules in sides]
+    return {measure: (a, columns[1][measure]) for measure, a in columns[0].items() if measure in columns[1]}
+
+
+def _compare(
+    found: Batches, sides: Sequence[Side], samples: int, fetch: Callable[[list[Place]], list[pa.RecordBatch]]
+) -> Disagreement:
+    (name_a, rules_a), (name_b, rules_b) = sides
+    made = Disagreement(name_a, name_b)
+    places: tuple[list[Place], list[Place]] = ([], [])
+    for file, start, batch in found:
+        names = batch.schema.names
+        seen = np.any([mask(pc.is_valid(batch[name])) for name in _columns(names, sides)], axis=0)
+        first_a, first_b = first_broken(batch, rules_a), first_broken(batch, rules_b)
+        _count(made, batch, seen, (rules_a, first_a), (rules_b, first_b))
+        for measure, (a, b) in _distances(names, sides).items():
+            if a == b:
+                made.alike.add(measure)
+            else:
+                made.distances.setdefault(measure, Distance()).add(floats(batch[a])[seen], floats(batch[b])[seen])
+        for chosen, rows in zip(places, ((first_a < 0) & (first_b >= 0), (first_a >= 0) & (first_b < 0)), strict=True):
+            chosen[:] = fair_sample(chosen, samples, file, start, batch["doc_id"], np.flatnonzero(seen & rows))
+    made.samples_only_a, made.samples_only_b = ([_sample(row, rules_a, rules_b) for row in fetch(p)] for p in places)
+    return made
+
+
+def _count(
+    made: Disagreement,
+    batch: pa.RecordBatch,
+    seen: np.ndarray,
+    a: tuple[Sequence[Rule], np.ndarray],
+    b: tuple[Sequence[Rule], np.ndarray],
+) -> None:
+    (rules_a, first_a), (rules_b, first_b) = a, b
+    pairs, counts = np.unique(np.stack([first_a[seen], first_b[seen]]), axis=1, return_counts=True)
+    for (one, other), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
+        made.pairs[rules_a[one].name if one >= 0 else KEPT, rules_b[other].name if other >= 0 else KEPT] += count
+    langs = pc.fill_null(batch["lang"], "und").dictionary_encode()
+    codes = langs.indices.to_numpy()[seen] * 4 + 2 * (first_a[seen] < 0) + (first_b[seen] < 0)
+    for code, count in zip(*np.unique(codes, return_counts=True), strict=True):
+        lang = made.languages.setdefault(langs.dictionary[int(code) // 4].as_py(), Counter())
+        lang[bool(code & 2), bool(code & 1)] += int(count)
+
+
+def _sample(row: pa.RecordBatch, rules_a: Sequence[Rule], rules_b: Sequence[Rule]) -> Sample:
+    firsts = [int(first_broken(row, rules)[0]) for rules in (rules_a, rules_b)]
+    broken = next(rules[first] for rules, first in zip((rules_a, rules_b), firsts, strict=True) if first >= 0)
+    opinions = []
+    for rules, first in zip((rules_a, rules_b), firsts, strict=True):
+        rule = rules[first] if first >= 0 else _counterpart(broken, rules)
+        opinions.append(_opinion(row, rule, first >= 0) if rule else None)
+    shown = {name: row[name][0].as_py() if name in row.schema.names else None for name in SAMPLED}
+    return Sample(shown, *opinions)
+
+
+def _counterpart(rule: Rule, others: Sequence[Rule]) -> Rule | None:
+    """The rule of another set that bounds the same measure from the same side."""
+    same = (r for r in others if (r.measure.partition("@")[0], r.kind) == (rule.measure.partition("@")[0], rule.kind))
+    return next(same, None)
+
+
+def _opinion(row: pa.RecordBatch, rule: Rule, drops: bool) -> Opinion:
+    value = float(floats(row[column_of(row.schema.names, rule.measure)])[0])
+    return Opinion(rule.name, None if np.isnan(value) else value, bound_of(rule, row["lang"][0].as_py()), drops)
+
+
+# --- on the screen --------------------------------------------------------------------------------------------------------
+
+
+def print_disagreement(made: Disagreement, console: Console, full: bool = False) -> None:
+    """Print the report; `full`: every pair of rules and language, and the whole text of the samples."""
+    total = made.pairs.total()
+    console.print(Text.assemble(("a  ", "bold"), made.a, ("\nb  ", "bold"), made.b))
+    table = Table("documents", *_right("", "%"), box=SIMPLE_HEAD, pad_edge=False)
+    for name, a, b in (
+        ("both keep", True, True),
+        ("both drop", False, False),
+        ("only a keeps", True, False),
+        ("only b keeps", False, True),
+    ):
+        table.add_row(name, f"{made.count(a, b):,}", f"{100 * made.count(a, b) / max(total, 1):.2f}")
+    console.print(table, _pairs(made, full))
+    if made.distances:
+        console.print(_distance_table(made))
+    if made.alike:
+        console.print(Text(f"the same column for both: {', '.join(sorted(made.alike))}\n", style="dim"))
+    console.print(_languages(made, full))
+    for title, samples, number_ in (
+        ("only a keeps", made.samples_only_a, made.only_a),
+        ("only b keeps", made.samples_only_b, made.only_b),
+    ):
+        if number_:
+            console.print(Text.assemble((title, "bold"), f": {len(samples)} of {number_:,}"))
+        for sample in samples:
+            console.print(_shown(sample, full))
+
+
+def _right(*names: str) -> list[Column]:
+    return [Column(name, justify="right", no_wrap=True) for name in names]
+
+
+def _pairs(made: Disagreement, full: bool) -> Table:
+    """What the two say of a document that not both keep, the commonest first."""
+    table = Table(
+        Column("first rule broken in a", overflow="fold"),
+        Column("in b", overflow="fold"),
+        *_right("documents"),
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    ordered = sorted(((n, pair) for pair, n in made.pairs.items() if pair != (KEPT, KEPT)), key=lambda p: (-p[0], p[1]))
+    for count, (a, b) in ordered if full else ordered[:SHOWN]:
+        table.add_row(a.removeprefix(f"{made.a}."), b.removeprefix(f"{made.b}."), f"{count:,}")
+    if not full and len(ordered) > SHOWN:
+        table.caption = f"{len(ordered) - SHOWN} more with --full"
+    return table
+
+
+def _distance_table(made: Disagreement) -> Table:
+    """How far the two values of a measure lie apart."""
+    table = Table(
+        "measure", *_right("documents", "% equal", "median apart", "95 % within", "one null"), box=SIMPLE_HEAD, pad_edge=False
+    )
+    for measure, apart in made.distances.items():
+        equal = f"{100 * apart.equal / max(apart.documents, 1):.2f}"
+        quantiles = (number(apart.quantile(share)) for share in (0.5, 0.95))
+        table.add_row(measure, f"{apart.documents:,}", equal, *quantiles, f"{apart.one_null:,}")
+    return table
+
+
+def _languages(made: Disagreement, full: bool) -> Table:
+    """Languages by how many documents the two decide differently."""
+    table = Table("language", *_right("documents", "only a keeps", "only b keeps", "% agree"), box=SIMPLE_HEAD, pad_edge=False)
+    ordered = sorted(made.languages.items(), key=lambda g: (-(g[1][True, False] + g[1][False, True]), -g[1].total(), g[0]))
+    for lang, n in ordered if full else ordered[:SHOWN]:
+        agree = 100 * (n[True, True] + n[False, False]) / n.total()
+        table.add_row(lang, f"{n.total():,}", f"{n[True, False]:,}", f"{n[False, True]:,}", f"{agree:.1f}")
+    if not full and len(ordered) > SHOWN:
+        table.caption = f"{len(ordered) - SHOWN} more with --full"
+    return table
+
+
+def _shown(sample: Sample, full: bool) -> Group:
+    row, text = sample.row, sample.row["text"] or ""
+    lines = [
+        Text(f"  {side}  {o.rule}: measured {'nothing' if o.value is None else number(o.value)}, bound {number(o.bound)}")
+        for side, o in (("a", sample.a), ("b", sample.b))
+        if o is not None
+    ]
+    return Group(
+        Text.assemble((row["doc_id"].hex(), "bold"), f"  {row['lang'] or 'und'}  {row['url'] or ''}"),
+        *lines,
+        Padding(Text(text if full else textwrap.shorten(text, 300, placeholder=" ..."), style="dim"), (0, 0, 1, 2)),
+    )

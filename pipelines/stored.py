@@ -1,0 +1,169 @@
+"""Decisions taken again from the measures a run has stored, without a page being read: what `whatif` and `disagree` share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from pipelines.filter.rules import Rule
+
+BATCH_ROWS = 1 << 16
+TEXT_ROWS = 512  # texts are read in pieces of this many, and no further than the last one wanted
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row of a table lies; places are ordered by doc_id, a hash, so the first few of any set are a fair sample."""
+
+    doc_id: bytes
+    file: str
+    row: int  # of the file, from 0
+
+    def __lt__(self, other: Place) -> bool:
+        return (self.doc_id, self.file, self.row) < (other.doc_id, other.file, other.row)
+
+
+def column_of(names: Collection[str], measure: str) -> str | None:
+    """The stored column of a measure: its own, or the plain one where a dialect ("words@dclm") has no other; else None.
+
+    A dialect is stored if any of its columns is: without one, the plain column says nothing of it.
+    """
+    plain, _, dialect = measure.partition("@")
+    if measure in names:
+        return measure
+    return plain if dialect and plain in names and any(name.endswith(f"@{dialect}") for name in names) else None
+
+
+def is_on(rule: Rule) -> bool:
+    """Whether the rule has a bound in any language."""
+    return rule.bound is not None or any(bound is not None for _, bound in rule.by_lang)
+
+
+def bound_of(rule: Rule | None, lang: str | None) -> float | None:
+    """The bound of a rule for a document of this language; None where it is off, or there is no such rule."""
+    if rule is None:
+        return None
+    return dict(rule.by_lang).get(lang, rule.bound) if lang is not None else rule.bound
+
+
+def bounds_of(rule: Rule, langs: pa.Array) -> np.ndarray:
+    """Shape (rows,), or () where all languages have the same: the rule's bounds, NaN where it is off."""
+    if not rule.by_lang:
+        return np.array(np.nan if rule.bound is None else rule.bound)
+    coded = langs if pa.types.is_dictionary(langs.type) else langs.dictionary_encode()
+    known = [bound_of(rule, lang) for lang in (*coded.dictionary.to_pylist(), None)]
+    bounds = np.array([np.nan if bound is None else bound for bound in known])
+    of_rows: np.ndarray = bounds[pc.fill_null(coded.indices, len(known) - 1).to_numpy()]
+    return of_rows
+
+
+def first_broken(docs: pa.RecordBatch, rules: Sequence[Rule]) -> np.ndarray:
+    """Shape (rows,), int32: the index of the first rule that each document breaks, -1 where it breaks none.
+
+    The same as `pipelines.filter.rules.decide`, for tables of millions of rows. The columns of all rules that are on must be
+    there (`column_of`), and `lang`.
+    """
+    first = np.full(docs.num_rows, -1, np.int32)
+    langs = docs["lang"].dictionary_encode()
+    values: dict[str, np.ndarray] = {}
+    for index, rule in enumerate(rules):
+        if not is_on(rule):
+            continue
+        name = column_of(docs.schema.names, rule.measure)
+        assert name is not None, f"{rule.name} needs the column {rule.measure!r}; ask column_of first"
+        if name not in values:
+            values[name] = floats(docs[name])
+        bound = bounds_of(rule, langs)
+        broken = values[name] < bound if rule.kind == "min" else values[name] > bound  # NaN on either side breaks nothing
+        first[broken & (first < 0)] = index
+    return first
+
+
+def broken_by(docs: pa.RecordBatch, rules: Sequence[Rule], first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shape (rows,), twice: what each row's rule in `first` measured, and the bound it broke; NaN where it broke none."""
+    values, bounds = np.full(docs.num_rows, np.nan), np.full(docs.num_rows, np.nan)
+    for index in np.unique(first[first >= 0]):
+        rows, rule = np.flatnonzero(first == index), rules[index]
+        column = column_of(docs.schema.names, rule.measure)
+        values[rows] = floats(docs[column].take(pa.array(rows)))
+        bounds[rows] = bounds_of(rule, docs["lang"].take(pa.array(rows)))
+    return values, bounds
+
+
+def names_of(rules: Sequence[Rule], first: np.ndarray) -> pa.Array:
+    """The names of the rules in `first`, null for -1."""
+    return pa.array([r.name for r in rules], pa.string()).take(pa.array(first, mask=first < 0))
+
+
+def mask(column: pa.Array) -> np.ndarray:
+    """A Boolean column without nulls as an array."""
+    return np.asarray(column.to_numpy(zero_copy_only=False), bool)
+
+
+def floats(column: pa.Array) -> np.ndarray:
+    """A column as float64, null as NaN."""
+    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+
+
+def batches(table: ds.Dataset, columns: Sequence[str]) -> Iterator[tuple[str, int, pa.RecordBatch]]:
+    """(file, its row at which the batch begins, batch) over a table of a run; only the named columns are read."""
+    for fragment in sorted(table.get_fragments(), key=lambda f: f.path):
+        row = 0
+        found = fragment.to_batches(
+            schema=table.schema, columns=[*columns], batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1
+        )
+        for batch in found:
+            yield fragment.path, row, batch
+            row += batch.num_rows
+
+
+def rows_at(places: Sequence[Place], columns: Sequence[str]) -> list[pa.RecordBatch]:
+    """The named columns of single rows, a batch of one row each. Only row groups that hold a wanted row are read, in pieces."""
+    by_file: dict[str, list[Place]] = {}
+    for place in places:
+        by_file.setdefault(place.file, []).append(place)
+    found: dict[Place, pa.RecordBatch] = {}
+    for path, wanted in by_file.items():
+        with pq.ParquetFile(path) as file:
+            start = 0
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                here = {p.row - start: p for p in wanted if start <= p.row < end}
+                found.update(_rows_of_group(file, group, here, columns))
+                start = end
+    return [found[place] for place in places]
+
+
+def _rows_of_group(
+    file: pq.ParquetFile, group: int, wanted: Mapping[int, Place], columns: Sequence[str]
+) -> Iterator[tuple[Place, pa.RecordBatch]]:
+    start, last = 0, max(wanted, default=-1)
+    if last < 0:
+        return
+    for batch in file.iter_batches(TEXT_ROWS, row_groups=[group], columns=[*columns]):
+        here = (row for row in wanted if start <= row < start + batch.num_rows)
+        yield from ((wanted[row], batch.slice(row - start, 1)) for row in here)
+        start += batch.num_rows
+        if start > last:
+            return
+
+
+def fair_sample(places: Sequence[Place], count: int, file: str, start: int, ids: pa.Array, rows: np.ndarray) -> list[Place]:
+    """The first `count`, in the order of places, of those so far and of `rows` of the batch with these doc_ids."""
+    if count == 0 or len(rows) == 0:
+        return [*places]
+    rows = rows[pc.array_sort_indices(ids.take(pa.array(rows))).to_numpy()[:count]]
+    return sorted([*places, *(Place(ids[int(row)].as_py(), file, start + int(row)) for row in rows)])[:count]
+
+
+def number(value: float | None) -> str:
+    """A measure or a bound as a person reads it."""
+    if value is None:
+        return "off"
+    return f"{value:,.0f}" if value == int(value) else f"{value:.4g}"
