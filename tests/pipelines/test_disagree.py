@@ -1,0 +1,233 @@
+"""The disagreement report counts every document once, on the right side, and measures how far two dialects lie apart."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from pipelines.__main__ import main
+from pipelines.disagree import Disagreement, Distance, Opinion, disagreement, disagreement_of_run, print_disagreement
+from pipelines.errors import UserError
+from pipelines.filter.measures import MeasureConfig, measure
+from pipelines.filter.rules import FineWeb, GopherQuality, Rule, RulesConfig, WebPage, decide
+from pipelines.recipe import Stage
+from pipelines.rundir import RunDir, open_run
+from pipelines.schema import with_decision
+
+MakeRun = Callable[..., RunDir]
+OURS = (Rule("ours.min_words", "words", "min", 50.0), Rule("ours.max_hash", "hash_ratio", "max", 0.1, (("zh", None),)))
+THEIRS = (Rule("ours@other.min_words", "words@other", "min", 50.0, (("ja", 20.0),)),)
+
+
+def table(*rows: tuple[Any, ...]) -> pa.Table:
+    """Rows of (lang, words, words@other, hash_ratio)."""
+    names = ("lang", "words", "words@other", "hash_ratio")
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(names)}
+    types = {name: pa.float64() if name != "lang" else pa.string() for name in names}
+    return pa.table({name: pa.array(column, types[name]) for name, column in columns.items()})
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (("en", 60.0, 60.0, 0.0), ("kept", "kept")),
+        (("en", 50.0, 49.0, 0.0), ("kept", "ours@other.min_words")),
+        (("en", 49.0, 50.0, 0.0), ("ours.min_words", "kept")),
+        (("en", 49.0, 49.0, 0.0), ("ours.min_words", "ours@other.min_words")),
+        (("en", 49.0, 49.0, 0.9), ("ours.min_words", "ours@other.min_words")),  # the first rule counts
+        (("en", 60.0, 60.0, 0.9), ("ours.max_hash", "kept")),
+        (("zh", 60.0, 60.0, 0.9), ("kept", "kept")),  # off for the language
+        (("ja", 30.0, 30.0, 0.0), ("ours.min_words", "kept")),
+        ((None, 60.0, 30.0, 0.0), ("kept", "ours@other.min_words")),
+        (("en", None, 60.0, 0.0), ("kept", "kept")),  # a null breaks nothing
+    ],
+)
+def test_a_document_is_counted_by_the_first_rule_of_either_side(row: tuple[Any, ...], says: tuple[str, str]) -> None:
+    made = disagreement(table(row), OURS, THEIRS)
+    assert made.pairs == {says: 1}
+    assert made.count(says[0] == "kept", says[1] == "kept") == 1
+    assert made.languages == {row[0] or "und": {(says[0] == "kept", says[1] == "kept"): 1}}
+
+
+def test_what_was_not_measured_is_not_counted() -> None:
+    assert disagreement(table(("en", None, None, None), ("en", 1.0, None, None)), OURS, THEIRS).pairs.total() == 1
+
+
+def test_a_sample_shows_what_both_sides_measured_and_allow() -> None:
+    made = disagreement(table(("ja", 30.0, 40.0, 0.0), ("en", 51.0, 48.0, 0.0), ("en", 60.0, 60.0, 0.9)), OURS, THEIRS)
+    (only_a,) = made.samples_only_a
+    assert only_a.a == Opinion("ours.min_words", 51.0, 50.0, drops=False)
+    assert only_a.b == Opinion("ours@other.min_words", 48.0, 50.0, drops=True)
+    by_rule = {sample.a.rule: sample.b for sample in made.samples_only_b if sample.a}
+    assert by_rule["ours.min_words"] == Opinion("ours@other.min_words", 40.0, 20.0, drops=False)
+    assert by_rule["ours.max_hash"] is None  # the other side has no such rule
+
+
+def test_only_measures_with_a_column_each_have_a_distance() -> None:
+    both = (*THEIRS, OURS[1])
+    made = disagreement(table(("en", 60.0, 58.0, 0.0), ("en", None, 60.0, 0.0), ("en", 7.0, 7.0, 0.0)), OURS, both)
+    assert made.alike == {"hash_ratio"}
+    assert made.distances.keys() == {"words"}
+    words = made.distances["words"]
+    assert (words.documents, words.equal, words.one_null, words.quantile(1.0)) == (2, 1, 1, 2.0)
+
+
+# --- distances ------------------------------------------------------------------------------------------------------------
+
+RANDOM = np.random.default_rng(7)
+WORDS = RANDOM.integers(0, 150, 5000).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("apart", "tolerance"),
+    [
+        (WORDS, 0.0),  # small whole numbers: exact
+        (np.zeros(10), 0.0),
+        (np.array([3.0]), 0.0),
+        (np.where(RANDOM.random(5000) < 0.7, 0.0, WORDS), 0.0),
+        (RANDOM.lognormal(0, 3, 5000), 0.006),
+        (RANDOM.random(5000) * 1e-3, 0.006),
+    ],
+)
+@pytest.mark.parametrize("share", [0.5, 0.95, 1.0])
+def test_a_quantile_is_that_of_all_differences(apart: np.ndarray, tolerance: float, share: float) -> None:
+    distance = Distance()
+    for part in np.array_split(apart, 3):
+        distance.add(part, np.zeros(len(part)))
+    exact = np.quantile(apart, share, method="inverted_cdf")
+    assert distance.quantile(share) == pytest.approx(exact, rel=tolerance, abs=0)
+    assert distance.equal == int((apart == 0).sum())
+
+
+def test_no_documents_are_no_distance() -> None:
+    assert Distance().quantile(0.5) == 0.0
+
+
+def test_another_order_of_a_sum_is_no_difference() -> None:
+    distance = Distance()
+    distance.add(np.array([0.1 + 0.2, 1e6]), np.array([0.3, 1e6 + 1]))
+    assert (distance.documents, distance.equal, distance.quantile(1.0)) == (2, 1, 1.0)
+
+
+# --- on a run -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def out(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that drops by rules of its own; what it dropped is measured all the same."""
+    stages = (Stage(measure, MeasureConfig()), Stage(decide, RulesConfig(web_page=WebPage(min_words=100.0))))
+    return make_run(tmp_path_factory.mktemp("run") / "out", *stages, rows=20).path
+
+
+def rows(out: Path) -> pa.RecordBatch:
+    columns = {f.name for f in pq.read_schema(next(out.rglob("*.parquet"))) if pa.types.is_floating(f.type)}
+    wanted = ["doc_id", "lang", *sorted(columns - {"drop_value", "drop_bound"})]
+    table = pa.concat_tables(pq.ParquetFile(file).read(wanted) for file in out.rglob("*.parquet"))
+    (batch,) = table.combine_chunks().to_batches()
+    return batch
+
+
+def test_a_run_is_judged_as_decide_would_under_either_set(out: Path) -> None:
+    made, docs = disagreement_of_run(*open_run(out), "gopher_quality", "fineweb", samples=1000), rows(out)
+    sides = [
+        with_decision(decide(docs, cfg))["drop_rule"].fill_null("kept").to_pylist()
+        for cfg in (RulesConfig(gopher_quality=GopherQuality()), RulesConfig(fineweb=FineWeb()))
+    ]
+    assert made.pairs == Counter(zip(*sides, strict=True))
+    assert min(made.only_a, made.only_b) > 0
+    ids = docs["doc_id"].to_pylist()
+    for samples, keeps in ((made.samples_only_a, (True, False)), (made.samples_only_b, (False, True))):
+        wanted = [i for i, a, b in zip(ids, *sides, strict=True) if (a == "kept", b == "kept") == keeps]
+        assert [s.row["doc_id"] for s in samples] == sorted(wanted)
+        assert all(s.row["text"] for s in samples)
+
+
+def test_a_table_in_a_notebook_and_the_run_it_comes_from_say_the_same(out: Path) -> None:
+    of_run = disagreement_of_run(*open_run(out), "gopher_quality", "fineweb", samples=3)
+    of_table = disagreement(pa.table(rows(out)), GopherQuality(), FineWeb(), samples=3)
+    assert (of_table.pairs, of_table.languages) == (of_run.pairs, of_run.languages)
+    for a, b in ((of_table.samples_only_a, of_run.samples_only_a), (of_table.samples_only_b, of_run.samples_only_b)):
+        assert [s.row["doc_id"] for s in a] == [s.row["doc_id"] for s in b]
+        assert [(s.a, s.b) for s in a] == [(s.a, s.b) for s in b]
+
+
+def test_rules_of_ones_own_come_from_a_file(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from pipelines.filter.rules import GopherQuality\n\n\ndef strict():\n    return GopherQuality(min_words=300.0)\n"
+    )
+    made = disagreement_of_run(*open_run(out), "gopher_quality", f"{tmp_path}/own.py:strict")
+    assert made.only_a > 0
+    assert made.only_b == 0
+    assert "words" in made.alike
+
+
+@pytest.mark.parametrize(
+    ("a", "says"),
+    [
+        ("nosuch", "there is no rule set 'nosuch'"),
+        ("nosuch.py:own", "there is no file 'nosuch.py'"),
+        ("c4", "does not hold c4_curly_bracket_lines, c4_lorem_ipsum_lines, c4_sentences; put the stage `c4_lines`"),
+    ],
+)
+def test_a_set_that_cannot_be_compared_is_one_line(out: Path, a: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["disagree", str(out), a, "fineweb"]) == 1
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_a_dialect_that_was_not_measured_is_named(out: Path) -> None:
+    with pytest.raises(
+        UserError, match=r'does not hold words@other; name the dialect .* MeasureConfig\(dialects=\("other",\)\)'
+    ):
+        disagreement_of_run(*open_run(out), "gopher_quality", THEIRS)
+
+
+def test_a_dialect_without_a_column_of_its_own_measures_as_we_do() -> None:
+    theirs = (*THEIRS, Rule("ours@other.max_hash", "hash_ratio@other", "max", 0.1))
+    assert disagreement(table(("zh", 60.0, 60.0, 0.9)), OURS, theirs).pairs == {("kept", "ours@other.max_hash"): 1}
+
+
+@pytest.mark.parametrize(
+    ("nothing", "says"),
+    [
+        ((Rule("off", "words", "min", None),), "has no rule that is on"),
+        (5, "5 is int, no rule set"),
+    ],
+)
+def test_what_is_no_rule_set_is_refused(nothing: Any, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        disagreement(table(("en", 1.0, 1.0, 0.0)), nothing, THEIRS)
+
+
+def printed(made: Disagreement, width: int) -> str:
+    console = Console(width=width, record=True)
+    print_disagreement(made, console)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_report_fits_the_terminal_and_holds_the_numbers(out: Path, width: int) -> None:
+    made = disagreement_of_run(*open_run(out), "gopher_quality", "fineweb", samples=2)
+    shown = printed(made, width)
+    assert max(map(len, shown.splitlines())) <= width
+    for number in (made.only_a, made.only_b):
+        assert f"2 of {number:,}" in shown
+    for (a, b), count in made.pairs.most_common(3):
+        if (a, b) != ("kept", "kept"):
+            assert [a.removeprefix("gopher_quality."), b.removeprefix("fineweb."), f"{count:,}"] in map(
+                str.split, shown.splitlines()
+            )
+
+
+def test_the_verb_prints_the_report(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["disagree", str(out), "gopher_quality", "fineweb", "--samples", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "only a keeps" in shown
+    assert "first rule broken in a" in shown
