@@ -134,8 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     for made in (whatif, disagree):
         made.add_argument("--samples", type=int, default=5, help="documents to show for either direction (default 5)")
         made.add_argument("--full", action="store_true", help="their whole text, and tables uncut")
-    for made in (report, inspect, trace, whatif, disagree):
+    for made in (report, inspect, trace, whatif):
         made.add_argument("out", type=Path, help="a run directory")
+    disagree.add_argument("out", type=Path, help="a run directory, or Parquet or JSONL with texts")
     for side in ("a", "b"):
         disagree.add_argument(side, metavar=side.upper(), help="a rule set, SET@DIALECT, or path/to/file.py:function")
     return parser
@@ -266,7 +267,8 @@ def _trace(args: argparse.Namespace, console: Console) -> None:
 
 
 def _whatif(args: argparse.Namespace, console: Console) -> None:
-    from pipelines.whatif import print_whatif, whatif
+    from pipelines.screen import print_whatif
+    from pipelines.whatif import whatif
 
     if not args.settings and args.export is None:
         raise UserError("nothing is asked; give --set SET.RULE=VALUE, e.g. --set gopher_quality.min_words=30, or --export")
@@ -276,10 +278,14 @@ def _whatif(args: argparse.Namespace, console: Console) -> None:
 
 
 def _disagree(args: argparse.Namespace, console: Console) -> None:
-    from pipelines.disagree import disagreement_of_run, print_disagreement
+    from pipelines.disagree import disagreement_of_file, disagreement_of_run
+    from pipelines.screen import print_disagreement
 
-    rundir, plan = open_run(args.out)
-    print_disagreement(disagreement_of_run(rundir, plan, args.a, args.b, args.samples), console, args.full)
+    if args.out.is_file():
+        found = disagreement_of_file(args.out, args.a, args.b, args.samples)
+    else:
+        found = disagreement_of_run(*open_run(args.out), args.a, args.b, args.samples)
+    print_disagreement(found, console, args.full)
 
 
 if __name__ == "__main__":

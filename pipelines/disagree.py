@@ -1,4 +1,4 @@
-"""Where two rule sets, or two dialects of one, part ways: on the stored measures of a run, or on a table in a notebook.
+"""Where two rule sets, or two dialects of one, part ways: on the stored measures of a run, or on texts in a notebook.
 
 disagreement(table, "gopher_quality", "gopher_quality@dclm").only_a
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,18 +16,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
-from rich.padding import Padding
-from rich.table import Column, Table
-from rich.text import Text
 
 from pipelines.errors import UserError
+from pipelines.filter.c4 import C4LinesConfig, c4_lines
+from pipelines.filter.language import LanguageConfig, identify_language
+from pipelines.filter.measures import MeasureConfig, measure
 from pipelines.filter.rules import Rule, RulesConfig, all_rules, rules_of
 from pipelines.lookup import tables
+from pipelines.read.jsonl import JsonlConfig, read_jsonl
+from pipelines.read.parquet import ParquetConfig, read_parquet
+from pipelines.read.rows import ROW
 from pipelines.run_rules import has_dialect, set_types
 from pipelines.rundir import RunDir
-from pipelines.schema import KEPT
+from pipelines.schema import KEPT, with_columns
 from pipelines.stored import (
     BATCH_ROWS,
     Place,
@@ -40,13 +40,11 @@ from pipelines.stored import (
     floats,
     is_on,
     mask,
-    number,
     rows_at,
 )
 
 SAMPLED = ("doc_id", "url", "lang", "text")
 EQUAL = 1e-9  # relative: two orders of the same sum are no difference
-SHOWN = 20  # pairs of rules and languages on the screen
 Batches = Iterator[tuple[str, int, pa.RecordBatch]]  # (file, its row at which the batch begins, batch)
 
 
@@ -137,20 +135,35 @@ class Disagreement:
 
 
 def disagreement(table: pa.Table, a: Any, b: Any, samples: int = 5) -> Disagreement:
-    """Two rule sets on a table that has their measures and `lang`.
+    """Two rule sets on a table in memory: on the measures it holds, or, where it lacks one, on its `text`.
 
-    `a` and `b`: a name as `rule_named` takes it, a rule set, a RulesConfig, or rules. `doc_id`, `url` and `text` are shown in
-    samples where the table has them. Raises UserError where a measure is not in the table.
+    `a` and `b`: a name as `rule_named` takes it, a rule set, a RulesConfig, or rules. `lang` is identified where the table has
+    none; `doc_id`, `url` and `text` are shown in samples. Raises UserError where a measure is lacking and is none of ours.
     """
     sides = _side(a), _side(b)
-    _refuse_missing(table.schema.names, sides, "the table")
-    if "doc_id" not in table.schema.names:
-        ids = [hashlib.sha256(str(row).encode()).digest()[:16] for row in range(table.num_rows)]
-        table = table.append_column("doc_id", pa.array(ids, pa.binary()))
-    starts = range(0, table.num_rows, BATCH_ROWS)
-    whole = table.combine_chunks()
-    found = (("", start, batch) for start in starts for batch in whole.slice(start, BATCH_ROWS).to_batches())
-    return _compare(found, sides, samples, lambda places: [whole.slice(p.row, 1).to_batches()[0] for p in places])
+    (whole,) = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
+    if "doc_id" not in whole.schema.names:
+        ids = [hashlib.sha256(str(row).encode()).digest()[:16] for row in range(whole.num_rows)]
+        whole = with_columns(whole, {"doc_id": pa.array(ids, pa.binary())})
+    whole = _measured(whole, sides)
+    _refuse_missing(whole.schema.names, sides, "the table")
+    found = (("", start, whole.slice(start, BATCH_ROWS)) for start in range(0, whole.num_rows, BATCH_ROWS))
+    return _compare(found, sides, samples, lambda places: [whole.slice(place.row, 1) for place in places])
+
+
+def disagreement_of_file(path: Path, a: Any, b: Any, samples: int = 5) -> Disagreement:
+    """Two rule sets on the texts of a Parquet or JSONL file (columns or fields text, lang, url), which are held in memory.
+
+    Raises UserError for a file of another kind, or with no text.
+    """
+    parquet = path.suffix == ".parquet"
+    read = read_parquet(str(path), "file", ParquetConfig()) if parquet else read_jsonl(str(path), "file", JsonlConfig())
+    table = pa.Table.from_batches(read, ROW)
+    texts = table.filter(pc.is_valid(table["text"])).select(SAMPLED)
+    if texts.num_rows == 0:
+        error = next((e for e in table["error_message"].to_pylist() if e), "it is empty")
+        raise UserError(f"{path} is neither a run nor Parquet or JSONL with texts: {error}")
+    return disagreement(texts, a, b, samples)
 
 
 def disagreement_of_run(rundir: RunDir, plan: dict[str, Any], a: Any, b: Any, samples: int = 5) -> Disagreement:
@@ -221,6 +234,20 @@ def _side(rules: Any) -> Side:
     return rules if isinstance(rules, str) else name, found
 
 
+def _measured(docs: pa.RecordBatch, sides: Iterable[Side]) -> pa.RecordBatch:
+    """The documents with what the sides lack measured on their text, and `lang` identified where it is null."""
+    missing = _missing(docs.schema.names, sides)
+    if not missing or "text" not in docs.schema.names:
+        return docs
+    docs = with_columns(docs, {"text": docs["text"].cast(pa.string())})
+    if "lang" not in docs.schema.names:
+        docs = with_columns(docs, {"lang": pa.nulls(docs.num_rows, pa.string())})
+    docs = identify_language(docs, LanguageConfig(keep=(), min_score=0.0))
+    if any(name.startswith("c4_") for name in missing):
+        docs = c4_lines(docs, C4LinesConfig(False, False, False, False, None, None))
+    return measure(docs, MeasureConfig(dialects=tuple(sorted({name.partition("@")[2] for name in missing} - {""}))))
+
+
 def _missing(names: Sequence[str], sides: Iterable[Side]) -> list[str]:
     return sorted({rule.measure for _, rules in sides for rule in rules if column_of(names, rule.measure) is None})
 
@@ -257,11 +284,11 @@ def _compare(
         seen = np.any([mask(pc.is_valid(batch[name])) for name in _columns(names, sides)], axis=0)
         first_a, first_b = first_broken(batch, rules_a), first_broken(batch, rules_b)
         _count(made, batch, seen, (rules_a, first_a), (rules_b, first_b))
-        for measure, (a, b) in _distances(names, sides).items():
+        for name, (a, b) in _distances(names, sides).items():
             if a == b:
-                made.alike.add(measure)
+                made.alike.add(name)
             else:
-                made.distances.setdefault(measure, Distance()).add(floats(batch[a])[seen], floats(batch[b])[seen])
+                made.distances.setdefault(name, Distance()).add(floats(batch[a])[seen], floats(batch[b])[seen])
         for chosen, rows in zip(places, ((first_a < 0) & (first_b >= 0), (first_a >= 0) & (first_b < 0)), strict=True):
             chosen[:] = fair_sample(chosen, samples, file, start, batch["doc_id"], np.flatnonzero(seen & rows))
     made.samples_only_a, made.samples_only_b = ([_sample(row, rules_a, rules_b) for row in fetch(p)] for p in places)
@@ -306,93 +333,3 @@ def _counterpart(rule: Rule, others: Sequence[Rule]) -> Rule | None:
 def _opinion(row: pa.RecordBatch, rule: Rule, drops: bool) -> Opinion:
     value = float(floats(row[column_of(row.schema.names, rule.measure)])[0])
     return Opinion(rule.name, None if np.isnan(value) else value, bound_of(rule, row["lang"][0].as_py()), drops)
-
-
-# --- on the screen --------------------------------------------------------------------------------------------------------
-
-
-def print_disagreement(made: Disagreement, console: Console, full: bool = False) -> None:
-    """Print the report; `full`: every pair of rules and language, and the whole text of the samples."""
-    total = made.pairs.total()
-    console.print(Text.assemble(("a  ", "bold"), made.a, ("\nb  ", "bold"), made.b))
-    table = Table("documents", *_right("", "%"), box=SIMPLE_HEAD, pad_edge=False)
-    for name, a, b in (
-        ("both keep", True, True),
-        ("both drop", False, False),
-        ("only a keeps", True, False),
-        ("only b keeps", False, True),
-    ):
-        table.add_row(name, f"{made.count(a, b):,}", f"{100 * made.count(a, b) / max(total, 1):.2f}")
-    console.print(table, _pairs(made, full))
-    if made.distances:
-        console.print(_distance_table(made))
-    if made.alike:
-        console.print(Text(f"the same column for both: {', '.join(sorted(made.alike))}\n", style="dim"))
-    console.print(_languages(made, full))
-    for title, samples, number_ in (
-        ("only a keeps", made.samples_only_a, made.only_a),
-        ("only b keeps", made.samples_only_b, made.only_b),
-    ):
-        if number_:
-            console.print(Text.assemble((title, "bold"), f": {len(samples)} of {number_:,}"))
-        for sample in samples:
-            console.print(_shown(sample, full))
-
-
-def _right(*names: str) -> list[Column]:
-    return [Column(name, justify="right", no_wrap=True) for name in names]
-
-
-def _pairs(made: Disagreement, full: bool) -> Table:
-    """What the two say of a document that not both keep, the commonest first."""
-    table = Table(
-        Column("first rule broken in a", overflow="fold"),
-        Column("in b", overflow="fold"),
-        *_right("documents"),
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    ordered = sorted(((n, pair) for pair, n in made.pairs.items() if pair != (KEPT, KEPT)), key=lambda p: (-p[0], p[1]))
-    for count, (a, b) in ordered if full else ordered[:SHOWN]:
-        table.add_row(a.removeprefix(f"{made.a}."), b.removeprefix(f"{made.b}."), f"{count:,}")
-    if not full and len(ordered) > SHOWN:
-        table.caption = f"{len(ordered) - SHOWN} more with --full"
-    return table
-
-
-def _distance_table(made: Disagreement) -> Table:
-    """How far the two values of a measure lie apart."""
-    table = Table(
-        "measure", *_right("documents", "% equal", "median apart", "95 % within", "one null"), box=SIMPLE_HEAD, pad_edge=False
-    )
-    for measure, apart in made.distances.items():
-        equal = f"{100 * apart.equal / max(apart.documents, 1):.2f}"
-        quantiles = (number(apart.quantile(share)) for share in (0.5, 0.95))
-        table.add_row(measure, f"{apart.documents:,}", equal, *quantiles, f"{apart.one_null:,}")
-    return table
-
-
-def _languages(made: Disagreement, full: bool) -> Table:
-    """Languages by how many documents the two decide differently."""
-    table = Table("language", *_right("documents", "only a keeps", "only b keeps", "% agree"), box=SIMPLE_HEAD, pad_edge=False)
-    ordered = sorted(made.languages.items(), key=lambda g: (-(g[1][True, False] + g[1][False, True]), -g[1].total(), g[0]))
-    for lang, n in ordered if full else ordered[:SHOWN]:
-        agree = 100 * (n[True, True] + n[False, False]) / n.total()
-        table.add_row(lang, f"{n.total():,}", f"{n[True, False]:,}", f"{n[False, True]:,}", f"{agree:.1f}")
-    if not full and len(ordered) > SHOWN:
-        table.caption = f"{len(ordered) - SHOWN} more with --full"
-    return table
-
-
-def _shown(sample: Sample, full: bool) -> Group:
-    row, text = sample.row, sample.row["text"] or ""
-    lines = [
-        Text(f"  {side}  {o.rule}: measured {'nothing' if o.value is None else number(o.value)}, bound {number(o.bound)}")
-        for side, o in (("a", sample.a), ("b", sample.b))
-        if o is not None
-    ]
-    return Group(
-        Text.assemble((row["doc_id"].hex(), "bold"), f"  {row['lang'] or 'und'}  {row['url'] or ''}"),
-        *lines,
-        Padding(Text(text if full else textwrap.shorten(text, 300, placeholder=" ..."), style="dim"), (0, 0, 1, 2)),
-    )

@@ -160,10 +160,3 @@ def fair_sample(places: Sequence[Place], count: int, file: str, start: int, ids:
         return [*places]
     rows = rows[pc.array_sort_indices(ids.take(pa.array(rows))).to_numpy()[:count]]
     return sorted([*places, *(Place(ids[int(row)].as_py(), file, start + int(row)) for row in rows)])[:count]
-
-
-def number(value: float | None) -> str:
-    """A measure or a bound as a person reads it."""
-    if value is None:
-        return "off"
-    return f"{value:,.0f}" if value == int(value) else f"{value:.4g}"

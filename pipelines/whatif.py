@@ -7,7 +7,6 @@ Only the stage `decide` is decided again. What comes after it (duplicates, maski
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
-from rich.padding import Padding
-from rich.table import Column, Table
-from rich.text import Text
 
 from pipelines.errors import UserError
 from pipelines.filter.rules import Rule, RulesConfig, all_rules
@@ -43,12 +37,10 @@ from pipelines.stored import (
     is_on,
     mask,
     names_of,
-    number,
     rows_at,
 )
 
 SAMPLED = ("doc_id", "url", "lang", "source", "text")
-GROUPS = 20  # sources and languages on the screen
 IDENTITY = ("doc_id", "source", "url", "lang")  # of an exported document
 JUDGED = ("doc_id", "source", "lang", "file", "outcome", "stage", "drop_rule", "drop_value", "drop_bound")
 
@@ -182,105 +174,6 @@ def _stored(rule: Rule, stored: pa.Schema, stage: str) -> str:
             "put what measures it into the recipe and run again"
         )
     return column
-
-
-# --- on the screen --------------------------------------------------------------------------------------------------------
-
-
-def print_whatif(answer: WhatIf, console: Console, full: bool = False) -> None:
-    """Print the answer; `full`: the whole text of the samples, and every source and language."""
-    console.print(
-        Text.assemble(
-            ("what if  ", "bold"),
-            "  ".join(answer.settings) or "nothing changes",
-            f"\n`{answer.stage}` decided again; later stages (duplicates, masking, shards) are not simulated",
-            style="dim",
-        )
-    )
-    totals = Table("", *_right("judged", "kept", "kept then", "change", "% then"), box=SIMPLE_HEAD, pad_edge=False)
-    totals.add_row("documents", *_sums(answer.documents))
-    if answer.chars is not None:
-        totals.add_row("characters", *_sums(answer.chars))
-    console.print(totals, _rules(answer), _groups(answer, full))
-    for title, samples, total in (
-        ("dropped by the run, kept then", answer.gained, answer.gains),
-        ("kept by the run, dropped then", answer.lost, answer.losses),
-    ):
-        console.print(Text.assemble((title, "bold"), f": {len(samples)} of {total:,}" if samples else f": {total:,}"))
-        for sample in samples:
-            console.print(_shown(sample, full))
-
-
-def _right(*names: str) -> list[Column]:
-    return [Column(name, justify="right", no_wrap=True) for name in names]
-
-
-def _sums(sums: Sums) -> list[str]:
-    share = f"{100 * sums.after / sums.judged:.1f}" if sums.judged else ""
-    return [f"{sums.judged:,}", f"{sums.before:,}", f"{sums.after:,}", _change(sums.after - sums.before), share]
-
-
-def _change(change: int) -> str:
-    return f"{change:+,}" if change else "0"
-
-
-def _rules(answer: WhatIf) -> Table:
-    """Rules that drop a document on either side, or whose bound changes, in the order in which they are asked."""
-    table = Table(
-        Column("first rule broken", overflow="fold"),
-        "bound",
-        *_right("dropped", "then", "change"),
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    sides = [{r.name: r for r in side} for side in (answer.before, answer.after)]
-    for name in dict.fromkeys([*sides[0], *sides[1]]):
-        old, new = (side.get(name) for side in sides)
-        dropped, then = answer.dropped_before[name], answer.dropped_after[name]
-        if not (dropped or then or _bounds(old) != _bounds(new)):
-            continue
-        langs = dict.fromkeys(lang for rule in (old, new) if rule for lang, _ in rule.by_lang)
-        bounds = [_arrow(bound_of(old, None), bound_of(new, None))]
-        bounds += [
-            f"{lang} {_arrow(bound_of(old, lang), bound_of(new, lang))}"
-            for lang in langs
-            if bound_of(old, lang) != bound_of(new, lang)
-        ]
-        kept = sum(bound_of(old, lang) == bound_of(new, lang) for lang in langs)
-        if kept and bound_of(old, None) != bound_of(new, None):
-            bounds.append(f"{kept} languages: as before")
-        table.add_row(name, "\n".join(bounds), f"{dropped:,}", f"{then:,}", _change(then - dropped))
-    return table
-
-
-def _bounds(rule: Rule | None) -> tuple[Any, ...]:
-    return (None, ()) if rule is None else (rule.bound, rule.by_lang)
-
-
-def _arrow(old: float | None, new: float | None) -> str:
-    return number(old) if old == new else f"{number(old)} -> {number(new)}"
-
-
-def _groups(answer: WhatIf, full: bool) -> Table:
-    """Sources and languages by how much they change."""
-    ordered = sorted(answer.groups.items(), key=lambda g: (-abs(g[1].after - g[1].before), -g[1].judged, g[0]))
-    table = Table(
-        "source", "language", *_right("judged", "kept", "kept then", "change", "% then"), box=SIMPLE_HEAD, pad_edge=False
-    )
-    for (source, lang), sums in ordered if full else ordered[:GROUPS]:
-        table.add_row(source, lang, *_sums(sums))
-    if not full and len(ordered) > GROUPS:
-        table.caption = f"{len(ordered) - GROUPS} more with --full"
-    return table
-
-
-def _shown(sample: Sample, full: bool) -> Group:
-    row, text = sample.row, sample.row["text"] or ""
-    return Group(
-        Text.assemble((row["doc_id"].hex(), "bold"), f"  {row['lang'] or 'und'}  {row['url'] or row['source']}"),
-        Text(f"  {sample.rule}: measured {number(sample.value)}, bound {_arrow(sample.before, sample.after)}"),
-        Padding(Text(text if full else textwrap.shorten(text, 300, placeholder=" ..."), style="dim"), (0, 0, 1, 2)),
-    )
 
 
 # --- one batch ------------------------------------------------------------------------------------------------------------

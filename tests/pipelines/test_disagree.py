@@ -1,5 +1,6 @@
 """The disagreement report counts every document once, on the right side, and measures how far two dialects lie apart."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,14 @@ import pytest
 from rich.console import Console
 
 from pipelines.__main__ import main
-from pipelines.disagree import Disagreement, Distance, Opinion, disagreement, disagreement_of_run, print_disagreement
+from pipelines.disagree import Disagreement, Distance, Opinion, disagreement, disagreement_of_file, disagreement_of_run
 from pipelines.errors import UserError
 from pipelines.filter.measures import MeasureConfig, measure
 from pipelines.filter.rules import FineWeb, GopherQuality, Rule, RulesConfig, WebPage, decide
 from pipelines.recipe import Stage
 from pipelines.rundir import RunDir, open_run
-from pipelines.schema import with_decision
+from pipelines.schema import RECORD, record_batch, with_decision
+from pipelines.screen import print_disagreement
 
 MakeRun = Callable[..., RunDir]
 OURS = (Rule("ours.min_words", "words", "min", 50.0), Rule("ours.max_hash", "hash_ratio", "max", 0.1, (("zh", None),)))
@@ -231,3 +233,74 @@ def test_the_verb_prints_the_report(out: Path, capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert "only a keeps" in shown
     assert "first rule broken in a" in shown
+
+
+# --- on texts -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pages(texts: Path) -> pa.Table:
+    """The texts of web.jsonl, those with a language."""
+    lines = [json.loads(line) for line in (texts / "web.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [line for line in lines if line["lang"]]
+    return pa.table({name: [row.get(name) for row in rows] for name in ("url", "lang", "text")})
+
+
+def test_texts_are_measured_where_their_measures_lack(pages: pa.Table) -> None:
+    docs = record_batch({name: pages[name].to_pylist() for name in pages.column_names}, RECORD)
+    measured = pa.table(measure(docs, MeasureConfig()).drop_columns("doc_id"))
+    assert disagreement(pages, "gopher_quality", "fineweb") == disagreement(measured, "gopher_quality", "fineweb")
+
+
+def test_a_dialect_is_measured_on_texts(pages: pa.Table) -> None:
+    theirs = (Rule("gopher_quality@dclm.min_words", "words@dclm", "min", 50.0),)
+    made = disagreement(pages, "gopher_quality", theirs)
+    words = made.distances["words"]
+    assert words.documents == pages.num_rows
+    assert 0 < words.equal < words.documents
+    assert words.quantile(0.95) > words.quantile(0.5)
+
+
+def test_page_rules_of_c4_are_counted_on_the_text_as_it_is(pages: pa.Table) -> None:
+    made = disagreement(pages, (Rule("own.min_words", "words", "min", 0.0),), "c4")
+    curly = sum("{" in text for text in pages["text"].to_pylist())
+    assert made.pairs["kept", "c4.max_curly_bracket_lines"] == curly > 0
+
+
+def test_a_language_that_is_not_given_is_identified() -> None:
+    english = "The river had been rising since the morning, and people of the village came to look at it. "
+    german = "Der Fluss war seit dem Morgen gestiegen, und die Leute aus dem Dorf kamen, um ihn sich anzusehen. "
+    made = disagreement(pa.table({"text": [english * 5, german * 5]}), "web_page", "fineweb")
+    assert made.languages.keys() == {"en", "de"}
+
+
+@pytest.mark.parametrize("name", ["texts.parquet", "texts.jsonl"])
+def test_a_file_of_texts_is_judged_as_its_table(pages: pa.Table, tmp_path: Path, name: str) -> None:
+    if name.endswith("parquet"):
+        pq.write_table(pages, tmp_path / name)
+    else:
+        lines = (json.dumps({k: v for k, v in row.items() if v}) for row in pages.to_pylist())
+        (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+    of_file = disagreement_of_file(tmp_path / name, "gopher_quality", "fineweb")
+    assert of_file.pairs == disagreement(pages, "gopher_quality", "fineweb").pairs
+    assert main(["disagree", str(tmp_path / name), "gopher_quality", "fineweb"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jsonl", b"", "it is empty"),
+        ("a.jsonl", b"no json\n", "neither a run nor Parquet or JSONL with texts"),
+        ("a.parquet", b"PAR1", "neither a run nor Parquet or JSONL with texts"),
+    ],
+)
+def test_a_file_without_texts_is_one_line(
+    tmp_path: Path, name: str, content: bytes, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert main(["disagree", str(tmp_path / name), "gopher_quality", "fineweb"]) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_an_empty_table_has_nothing_to_disagree_on() -> None:
+    assert disagreement(table(), OURS, THEIRS).pairs.total() == 0
