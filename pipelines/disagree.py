@@ -35,11 +35,13 @@ from pipelines.stored import (
     batches,
     bound_of,
     column_of,
+    columns_of,
     fair_sample,
     first_broken,
     floats,
     is_on,
     mask,
+    refuse_missing,
     rows_at,
 )
 
@@ -145,8 +147,8 @@ def disagreement(table: pa.Table, a: Any, b: Any, samples: int = 5) -> Disagreem
     if "doc_id" not in whole.schema.names:
         ids = [hashlib.sha256(str(row).encode()).digest()[:16] for row in range(whole.num_rows)]
         whole = with_columns(whole, {"doc_id": pa.array(ids, pa.binary())})
-    whole = _measured(whole, sides)
-    _refuse_missing(whole.schema.names, sides, "the table")
+    whole = _measured(whole, [*sides[0][1], *sides[1][1]])
+    refuse_missing(whole.schema.names, [*sides[0][1], *sides[1][1]], "the table")
     found = (("", start, whole.slice(start, BATCH_ROWS)) for start in range(0, whole.num_rows, BATCH_ROWS))
     return _compare(found, sides, samples, lambda places: [whole.slice(place.row, 1) for place in places])
 
@@ -175,9 +177,10 @@ def disagreement_of_run(rundir: RunDir, plan: dict[str, Any], a: Any, b: Any, sa
     stored = [table for _, table in tables(rundir, plan)]
     if not stored:
         raise UserError(f"{rundir.path} holds no complete table; run again")
-    table = min(stored, key=lambda t: len(_missing(t.schema.names, sides)))  # the first of those that lack least
-    _refuse_missing(table.schema.names, sides, f"the run in {rundir.path}")
-    columns = _columns(table.schema.names, sides)
+    rules = [*sides[0][1], *sides[1][1]]
+    table = min(stored, key=lambda t: len(_missing(t.schema.names, rules)))  # the first of those that lack least
+    refuse_missing(table.schema.names, rules, f"the run in {rundir.path}")
+    columns = columns_of(table.schema.names, rules)
     found = batches(table, ["doc_id", "lang", *columns])
     return _compare(found, sides, samples, lambda places: rows_at(places, [*SAMPLED, *columns]))
 
@@ -234,9 +237,9 @@ def _side(rules: Any) -> Side:
     return rules if isinstance(rules, str) else name, found
 
 
-def _measured(docs: pa.RecordBatch, sides: Iterable[Side]) -> pa.RecordBatch:
-    """The documents with what the sides lack measured on their text, and `lang` identified where it is null."""
-    missing = _missing(docs.schema.names, sides)
+def _measured(docs: pa.RecordBatch, rules: Iterable[Rule]) -> pa.RecordBatch:
+    """The documents with what the rules lack measured on their text, and `lang` identified where it is null."""
+    missing = _missing(docs.schema.names, rules)
     if not missing or "text" not in docs.schema.names:
         return docs
     docs = with_columns(docs, {"text": docs["text"].cast(pa.string())})
@@ -248,23 +251,8 @@ def _measured(docs: pa.RecordBatch, sides: Iterable[Side]) -> pa.RecordBatch:
     return measure(docs, MeasureConfig(dialects=tuple(sorted({name.partition("@")[2] for name in missing} - {""}))))
 
 
-def _missing(names: Sequence[str], sides: Iterable[Side]) -> list[str]:
-    return sorted({rule.measure for _, rules in sides for rule in rules if column_of(names, rule.measure) is None})
-
-
-def _refuse_missing(names: Sequence[str], sides: Sequence[Side], where: str) -> None:
-    missing = _missing(names, sides)
-    if missing:
-        dialects = sorted({name.partition("@")[2] for name in missing} - {""})
-        named = ", ".join(f'"{dialect}"' for dialect in dialects)
-        cure = f"name the dialect in the recipe's stage `measure`: MeasureConfig(dialects=({named},))" if dialects else ""
-        cure = cure or f"put the stage {'`c4_lines`' if missing[0].startswith('c4_') else '`measure`'} into the recipe"
-        raise UserError(f"{where} does not hold {', '.join(missing)}; {cure} and run again")
-
-
-def _columns(names: Sequence[str], sides: Iterable[Side]) -> list[str]:
-    found = {column_of(names, rule.measure) for _, rules in sides for rule in rules}
-    return sorted(name for name in found if name is not None)
+def _missing(names: Sequence[str], rules: Iterable[Rule]) -> list[str]:
+    return sorted({rule.measure for rule in rules if column_of(names, rule.measure) is None})
 
 
 def _distances(names: Sequence[str], sides: Sequence[Side]) -> dict[str, tuple[str, str]]:
@@ -281,7 +269,7 @@ def _compare(
     places: tuple[list[Place], list[Place]] = ([], [])
     for file, start, batch in found:
         names = batch.schema.names
-        seen = np.any([mask(pc.is_valid(batch[name])) for name in _columns(names, sides)], axis=0)
+        seen = np.any([mask(pc.is_valid(batch[name])) for name in columns_of(names, [*rules_a, *rules_b])], axis=0)
         first_a, first_b = first_broken(batch, rules_a), first_broken(batch, rules_b)
         _count(made, batch, seen, (rules_a, first_a), (rules_b, first_b))
         for name, (a, b) in _distances(names, sides).items():

@@ -16,28 +16,32 @@ from pipelines.filter.rules import Rule, RulesConfig
 
 
 def stored_config(stored: dict[str, Any]) -> RulesConfig:
-    """The RulesConfig that plan.json describes. What it does not name was not there when the run was made, so it is off.
+    """The RulesConfig that plan.json describes. A rule that it does not name was not there when the run was made: it is off.
 
     Raises UserError for a set or a rule that this version does not have.
     """
     types = set_types()
-    if unknown := [name for name in stored if name != "extra" and name not in types]:
-        raise UserError(f"the run was made by another version: its rules have {unknown[0]!r}; run again")
-    sets = {name: _stored_set(types[name], stored[name]) for name in types if stored.get(name) is not None}
-    extra = tuple(
-        Rule(r["name"], r["measure"], r["kind"], r["bound"], tuple((lang, bound) for lang, bound in r["by_lang"]))
-        for r in stored["extra"]
-    )
-    return RulesConfig(**{**dict.fromkeys(types), **sets}, extra=extra)
+    off = dict.fromkeys(types)
+    made = {name: _made(types[name], value) for name, value in stored.items() if name in types and value is not None}
+    extra = tuple(_made(Rule, rule) for rule in stored["extra"])
+    return _made(RulesConfig, {**off, **stored, **made, "extra": extra})  # type: ignore[no-any-return]
 
 
-def _stored_set(kind: type[Any], stored: dict[str, Any]) -> Any:
-    fields = [f.name for f in dataclasses.fields(kind)]
-    if unknown := [name for name in stored if name not in fields]:
-        raise UserError(f"the run was made by another version: {kind.set_name} has a field {unknown[0]!r}; run again")
-    off = {name: None for name in _rules_in(kind)} | {"by_lang": ()}
-    values = {name: tuple(map(tuple, value)) if isinstance(value, list) else value for name, value in stored.items()}
-    return kind(**off | values)
+def _made(kind: type[Any], stored: dict[str, Any]) -> Any:
+    """A config of a class from its stored fields; rules of a set that are not among them are off."""
+    fields = {f.name for f in dataclasses.fields(kind)}
+    if unknown := stored.keys() - fields:
+        raise UserError(f"another version made this run: its {kind.__name__} has a field {min(unknown)!r}; run again")
+    off = _off(kind) if hasattr(kind, "set_name") else {}
+    return kind(**off | {name: _tuples(value) for name, value in stored.items()})
+
+
+def _off(kind: type[Any]) -> dict[str, Any]:
+    return {name: None for name in _rules_in(kind)} | {"by_lang": ()}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def changed(cfg: RulesConfig, settings: Sequence[str]) -> RulesConfig:
@@ -88,7 +92,7 @@ def _with_rule(cfg: RulesConfig, owner: str, path: str, value: Any, setting: str
             raise UserError(f"--set {setting!r}: the dialect of a set that is on is a name, e.g. {name}.dialect=datatrove")
         return replace(cfg, **{name: replace(old, dialect=value)})
     if old is None:  # the set is off: this rule of it alone goes on
-        old = kind(**{f: None for f in _rules_in(kind)} | {"by_lang": ()})
+        old = kind(**_off(kind))
     bound = _number(value, setting)
     if lang:
         others = tuple(o for o in old.by_lang if o[:2] != (lang, rule))
@@ -139,11 +143,8 @@ def _number(value: Any, setting: str) -> float | None:
 def set_types() -> dict[str, type[Any]]:
     """The fields of RulesConfig that are rule sets, with their classes."""
     hints = typing.get_type_hints(RulesConfig)
-    return {
-        f.name: next(t for t in typing.get_args(hints[f.name]) if t is not type(None))
-        for f in dataclasses.fields(RulesConfig)
-        if f.name != "extra"
-    }
+    kinds = {name: [t for t in typing.get_args(hint) if hasattr(t, "set_name")] for name, hint in hints.items()}
+    return {name: found[0] for name, found in kinds.items() if found}
 
 
 def _rules_in(kind: type[Any]) -> list[str]:

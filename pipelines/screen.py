@@ -162,9 +162,9 @@ def _pairs(made: disagree.Disagreement, full: bool) -> Table:
 
 def _distance_table(made: disagree.Disagreement) -> Table:
     """How far the two values of a measure lie apart."""
-    table = Table(
-        "measure", *_right("documents", "% equal", "median apart", "95 % within", "one null"), box=SIMPLE_HEAD, pad_edge=False
-    )
+    table = Table(Column("measure", overflow="fold"), *_right("both", "% equal", "median", "95 %", "one"), box=SIMPLE_HEAD)
+    table.pad_edge = False
+    table.caption = "both, one: documents to which it applies; median, 95 %: of absolute differences"
     for measure, apart in made.distances.items():
         equal = f"{100 * apart.equal / max(apart.documents, 1):.2f}"
         quantiles = (number(apart.quantile(share)) for share in (0.5, 0.95))

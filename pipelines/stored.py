@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from pipelines.errors import UserError
 from pipelines.filter.rules import Rule
 
 BATCH_ROWS = 1 << 16
@@ -38,6 +39,26 @@ def column_of(names: Collection[str], measure: str) -> str | None:
     if measure in names:
         return measure
     return plain if dialect and plain in names and any(name.endswith(f"@{dialect}") for name in names) else None
+
+
+def columns_of(names: Collection[str], rules: Iterable[Rule]) -> list[str]:
+    """The stored columns that the rules that are on ask for, each once, by name."""
+    found = {column_of(names, rule.measure) for rule in rules if is_on(rule)}
+    return sorted(name for name in found if name is not None)
+
+
+def refuse_missing(names: Collection[str], rules: Iterable[Rule], where: str) -> None:
+    """Raise UserError if `where` (a table with these columns) lacks what a rule that is on measures; it says what to do."""
+    missing = sorted({rule.measure for rule in rules if is_on(rule) and column_of(names, rule.measure) is None})
+    if not missing:
+        return
+    dialects = sorted({measure.partition("@")[2] for measure in missing} - {""})
+    if dialects:
+        named = ", ".join(f'"{dialect}"' for dialect in dialects)
+        cure = f"name the dialect in the recipe's stage `measure`, MeasureConfig(dialects=({named},)),"
+    else:
+        cure = f"put the stage `{'c4_lines' if missing[0].startswith('c4_') else 'measure'}` into the recipe"
+    raise UserError(f"{where} does not hold {', '.join(missing)}; {cure} and run again")
 
 
 def is_on(rule: Rule) -> bool:

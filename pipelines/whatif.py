@@ -30,13 +30,13 @@ from pipelines.stored import (
     batches,
     bound_of,
     broken_by,
-    column_of,
+    columns_of,
     fair_sample,
     first_broken,
     floats,
-    is_on,
     mask,
     names_of,
+    refuse_missing,
     rows_at,
 )
 
@@ -121,7 +121,8 @@ def whatif(
     judged = decided(rundir, plan, stage)
     stored = judged.table.schema
     before, after = all_rules(judged.cfg), all_rules(changed(judged.cfg, settings))
-    measures = sorted({_stored(rule, stored, judged.stage) for rule in (*before, *after) if is_on(rule)})
+    refuse_missing(stored.names, (*before, *after), f"the table of `{judged.stage}`")
+    measures = columns_of(stored.names, (*before, *after))
     has_chars = "chars" in stored.names
     answer = WhatIf(judged.stage, tuple(settings), before, after, Sums() if has_chars else None)
     every = [f.name for f in stored if pa.types.is_floating(f.type) and f.name not in JUDGED] if export else []
@@ -164,16 +165,6 @@ def decided(rundir: RunDir, plan: dict[str, Any], stage: str | None = None) -> D
     sources = tuple(described["sources"]) if "sources" in described else None
     files = tuple(f["path"] for f in plan["files"] if sources and f["source"] in sources)
     return Decided(described["name"], stored_config(described["config"]), complete[step["directory"]], later, sources, files)
-
-
-def _stored(rule: Rule, stored: pa.Schema, stage: str) -> str:
-    column = column_of(stored.names, rule.measure)
-    if column is None:
-        raise UserError(
-            f"rule {rule.name} needs the measure {rule.measure!r}, which the table of `{stage}` does not hold; "
-            "put what measures it into the recipe and run again"
-        )
-    return column
 
 
 # --- one batch ------------------------------------------------------------------------------------------------------------

@@ -261,7 +261,7 @@ def test_a_setting_changes_one_bound_and_nothing_else(setting: str, rule: str, l
         ("gopher_quality.min_words=NaN", "not nan"),
         ("gopher_quality=5", "switched off by null or on by true"),
         ("gopher_quality@nosuch.min_words=5", "is our own"),
-        ("c4.min_sentences=5", "needs the measure 'c4_sentences'"),
+        ("c4.min_sentences=5", "does not hold c4_sentences; put the stage `c4_lines`"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_one_line(
