@@ -185,6 +185,21 @@ def config_dict(cfg: Any) -> Any:
     return cfg
 
 
+def config_files(cfg: Any) -> list[dict[str, Any]]:
+    """Path, bytes and mtime_ns of the files that decide beside the config itself: those of its method `files()`, if it has one.
+
+    A list of domains or a model is such a file. Raises UserError where one is missing.
+    """
+    found = []
+    for path in map(Path, cfg.files() if hasattr(cfg, "files") else ()):
+        try:
+            state = path.stat()
+        except OSError as error:
+            raise UserError(f"{str(path)!r}, which {type(cfg).__name__} names, cannot be read: {error}") from error
+        found.append({"path": str(path), "bytes": state.st_size, "mtime_ns": state.st_mtime_ns})
+    return found
+
+
 def fingerprint(*parts: Any) -> str:
     """12 hex digits of the SHA-256 of the parts as canonical JSON."""
     text = json.dumps(config_dict(parts), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -192,7 +207,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def steps(recipe: Recipe, files: list[dict[str, Any]]) -> tuple[Step, ...]:
-    """Fuse consecutive batch stages into passes; a step's fingerprint covers its configs, its input files and all upstream.
+    """Fuse consecutive batch stages into passes; a step's fingerprint covers its configs with their files, inputs and upstream.
 
     `files`: one object a input file (source, path, bytes, mtime_ns), in any order.
     """
@@ -204,7 +219,8 @@ def steps(recipe: Recipe, files: list[dict[str, Any]]) -> tuple[Step, ...]:
 
     def close() -> None:
         nonlocal inputs, upstream
-        upstream = fingerprint(upstream, [(s.name, s.spec.name, s.spec.version, _code(s.run), s.sources, s.cfg) for s in group])
+        described = [(s.name, s.spec.name, s.spec.version, _code(s.run), s.sources, s.cfg, *config_files(s.cfg)) for s in group]
+        upstream = fingerprint(upstream, described)
         result.append(Step(len(result), tuple(group), inputs, upstream))
         group.clear()
         inputs = ()

@@ -17,7 +17,7 @@ from pipelines import ledger
 from pipelines.errors import UserError
 from pipelines.progress import Meter, watch
 from pipelines.read.files import list_files
-from pipelines.recipe import Recipe, Step, config_dict, fingerprint, steps
+from pipelines.recipe import Recipe, Step, config_dict, config_files, fingerprint, steps
 from pipelines.rundir import HIDDEN_MANIFEST, MANIFEST, RunDir, write_json
 from pipelines.schedule import ScheduleError, compile_schedule, write_schedule
 from pipelines.schema import DROPPED, QUARANTINE, QUARANTINED, RECORD, REMOVED
@@ -63,6 +63,7 @@ class Plan:
                     ),
                     *(
                         {"name": s.name, "kind": s.spec.kind, "version": s.spec.version, "config": config_dict(s.cfg)}
+                        | ({"files": used} if (used := config_files(s.cfg)) else {})
                         for s in step.stages
                     ),
                 ],

@@ -74,13 +74,8 @@ def fold_table() -> npt.NDArray[np.int32]:
             continue
         mapped, folded = _fold(chr(point)), fold_words(chr(point))
         joins = unicodedata.category(chr(point))[0] == "M" or unicodedata.combining(chr(point)) or point == 0x3A3
-        if (
-            (len(mapped) > 1 and folded)
-            or joins
-            or 0x1100 <= point < 0x1200
-            or 0xA960 <= point < 0xA980
-            or 0xD7B0 <= point < 0xD800
-        ):
+        jamo = 0x1100 <= point < 0x1200 or 0xA960 <= point < 0xA980 or 0xD7B0 <= point < 0xD800
+        if joins or jamo or (len(mapped) > 1 and folded):
             table[point] = CONTEXT
         elif folded:
             table[point] = ord(folded) | (MAY_PASS if ord(folded) in confusables() else 0)

@@ -1,6 +1,8 @@
 """Recipes: fusing into steps, fingerprints, settings from the command line."""
 
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -123,3 +125,33 @@ def test_one_name_for_one_stage() -> None:
 def test_an_unknown_recipe_says_what_to_write(name: str) -> None:
     with pytest.raises(UserError, match=r"path/to/file.py:function"):
         load_recipe(name)
+
+
+@dataclass(frozen=True)
+class ListConfig:
+    path: str
+
+    def files(self) -> tuple[str, ...]:
+        return (self.path,)
+
+
+def test_the_files_that_a_config_names_are_in_the_fingerprint(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    made = recipe(Stage(first, Config()), Stage(shuffle, ListConfig(str(path))), Stage(second, Config()))
+
+    def fingerprints() -> list[str]:
+        return [step.fingerprint for step in steps(made, FILES)]
+
+    with pytest.raises(UserError, match=r"list.txt', which ListConfig names, cannot be read"):
+        fingerprints()
+    path.write_text("bad.example\n")
+    os.utime(path, ns=(5, 5))
+    before = fingerprints()
+    assert fingerprints() == before
+    os.utime(path, ns=(5, 6))
+    touched = fingerprints()
+    path.write_text("other.example\n")
+    os.utime(path, ns=(5, 5))
+    longer = fingerprints()
+    for changed in (touched, longer):  # that of the stage and of what follows it, not of what comes before
+        assert [a == b for a, b in zip(before, changed, strict=True)] == [True, False, False]
