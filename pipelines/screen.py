@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -17,6 +16,8 @@ from pipelines.schema import KEPT
 from pipelines.stored import bound_of
 
 SHOWN = 20  # lines of a table, without --full
+BEGINNING = 300  # characters of a text
+CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])  # a page may hold what a terminal obeys
 
 
 def print_whatif(answer: whatif.WhatIf, console: Console, full: bool = False) -> None:
@@ -107,11 +108,11 @@ def _groups(answer: whatif.WhatIf, full: bool) -> Table:
 
 
 def _changed(sample: whatif.Sample, full: bool) -> Group:
-    row, text = sample.row, sample.row["text"] or ""
+    row = sample.row
     return Group(
         Text.assemble((row["doc_id"].hex(), "bold"), f"  {row['lang'] or 'und'}  {row['url'] or row['source']}"),
         Text(f"  {sample.rule}: measured {number(sample.value)}, bound {_arrow(sample.before, sample.after)}"),
-        Padding(Text(text if full else textwrap.shorten(text, 300, placeholder=" ..."), style="dim"), (0, 0, 1, 2)),
+        Padding(_text(row["text"], full), (0, 0, 1, 2)),
     )
 
 
@@ -133,12 +134,12 @@ def print_disagreement(made: disagree.Disagreement, console: Console, full: bool
     if made.alike:
         console.print(Text(f"the same column for both: {', '.join(sorted(made.alike))}\n", style="dim"))
     console.print(_languages(made, full))
-    for title, samples, number_ in (
+    for title, samples, total in (
         ("only a keeps", made.samples_only_a, made.only_a),
         ("only b keeps", made.samples_only_b, made.only_b),
     ):
-        if number_:
-            console.print(Text.assemble((title, "bold"), f": {len(samples)} of {number_:,}"))
+        if total:
+            console.print(Text.assemble((title, "bold"), f": {len(samples)} of {total:,}"))
         for sample in samples:
             console.print(_disputed(sample, full))
 
@@ -185,7 +186,7 @@ def _languages(made: disagree.Disagreement, full: bool) -> Table:
 
 
 def _disputed(sample: disagree.Sample, full: bool) -> Group:
-    row, text = sample.row, sample.row["text"] or ""
+    row = sample.row
     lines = [
         Text(f"  {side}  {o.rule}: measured {'nothing' if o.value is None else number(o.value)}, bound {number(o.bound)}")
         for side, o in (("a", sample.a), ("b", sample.b))
@@ -194,8 +195,17 @@ def _disputed(sample: disagree.Sample, full: bool) -> Group:
     return Group(
         Text.assemble((row["doc_id"].hex(), "bold"), f"  {row['lang'] or 'und'}  {row['url'] or ''}"),
         *lines,
-        Padding(Text(text if full else textwrap.shorten(text, 300, placeholder=" ..."), style="dim"), (0, 0, 1, 2)),
+        Padding(_text(row["text"], full), (0, 0, 1, 2)),
     )
+
+
+def _text(text: str | None, full: bool) -> Text:
+    """A document's text, or its beginning on one line."""
+    text = text or ""
+    if not full:
+        line = " ".join(text[: 4 * BEGINNING].split())
+        text = line if len(line) <= BEGINNING and len(text) <= 4 * BEGINNING else f"{line[:BEGINNING]} ..."
+    return Text(text.translate(CONTROL), style="dim")
 
 
 def number(value: float | None) -> str:

@@ -177,7 +177,7 @@ def _rows_of_group(
 
 def fair_sample(places: Sequence[Place], count: int, file: str, start: int, ids: pa.Array, rows: np.ndarray) -> list[Place]:
     """The first `count`, in the order of places, of those so far and of `rows` of the batch with these doc_ids."""
-    if count == 0 or len(rows) == 0:
+    if count <= 0 or len(rows) == 0:
         return [*places]
     rows = rows[pc.array_sort_indices(ids.take(pa.array(rows))).to_numpy()[:count]]
     return sorted([*places, *(Place(ids[int(row)].as_py(), file, start + int(row)) for row in rows)])[:count]

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from pipelines.__main__ import main
 from pipelines.errors import UserError
@@ -33,8 +34,9 @@ from pipelines.route import RouteConfig, route_by_language
 from pipelines.run_rules import changed, stored_config
 from pipelines.rundir import RunDir, open_run, read_json, write_json
 from pipelines.schema import DECISION, drop, with_decision
+from pipelines.screen import print_whatif
 from pipelines.stored import first_broken
-from pipelines.whatif import WhatIf, whatif
+from pipelines.whatif import Sample, WhatIf, whatif
 
 MakeRun = Callable[..., RunDir]
 OWN = Rule("mine.max_sentences", "sentences", "max", 40.0, (("zh", 60.0),))
@@ -372,3 +374,23 @@ def test_the_verb_prints_the_answer(out: Path, capsys: pytest.CaptureFixture[str
 def test_the_verb_wants_something_to_do(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["whatif", str(out)]) == 1
     assert "nothing is asked" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "full", "shown"),
+    [
+        ("one\n\n two", False, "one two"),
+        ("one\n\n two", True, "one\n\n two"),
+        ("\u6c34" * 1000, False, "\u6c34" * 300 + " ..."),  # no blank to cut at
+        ("word " * 1000, False, "word " * 60 + " ..."),
+        ("a\x1b[31mb\x00c\x9bd\r\n", True, "a[31mbcd\n"),  # nothing that a terminal obeys
+        (None, False, ""),
+    ],
+)
+def test_a_text_is_shown_by_its_beginning(text: str | None, full: bool, shown: str) -> None:
+    row = {"doc_id": b"1" * 16, "url": None, "lang": "en", "source": "web", "text": text}
+    answer = WhatIf("decide", (), (), (), None, gained=[Sample(row, "a.b", 1.0, 2.0, 0.5)], gains=1)
+    console = Console(width=1000, record=True)
+    print_whatif(answer, console, full)
+    lines = console.export_text().partition("a.b: measured 1, bound 2 -> 0.5")[2].partition("kept by the run")[0]
+    assert [line.strip() for line in lines.strip().splitlines()] == [line.strip() for line in shown.splitlines()]
