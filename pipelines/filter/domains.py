@@ -11,7 +11,7 @@ documents above a bound, and drops all documents of the domains whose share is t
 
 | rule | drops the documents of a domain |
 |---|---|
-| `domains.<name>` | that has at least `min_documents` measured ones, more than `max_rate` of them with a `measure` above `max_value` |
+| `domains.<name>` | if it has `min_documents` measured ones, more than `max_rate` of them with a `measure` above `max_value` |
 
 `drop_value` is the rate, the bound `max_rate`, `drop_entry` the domain. The rates in the example are where to start, not
 measured optima: look at `python -m pipelines inspect OUT --rule domains` before you keep them.

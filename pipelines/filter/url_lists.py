@@ -42,6 +42,7 @@ from pipelines.filter.url_text import (
     URL,
     WORD,
     Bytes,
+    Places,
     after_scheme,
     alnum,
     hex_value,
@@ -60,7 +61,7 @@ _LENGTH_BITS = 20  # a place is where an entry begins, shifted by these, plus it
 _LONGEST = (1 << _LENGTH_BITS) - 1
 
 Hashes = npt.NDArray[np.uint64]
-Places = npt.NDArray[np.int64]
+_NOTHING = (np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64), 0, -1, np.zeros(MAX_WORD + 1, np.bool_), 0)
 
 
 class Table(NamedTuple):
@@ -130,7 +131,8 @@ def _load(given: tuple[str, ...], kind: int, state: tuple[tuple[str, int, int], 
         entries = [e for e in entries if e.strip()]
     inline = "".join(f"{entry}\n" for entry in entries).encode()
     text = _lines(inline, list_files(given, kind))
-    hashes, places, odd, rejected, first_rejected, used, longest = _read(text, kind)
+    read = _read(text, kind) if len(text) else _NOTHING  # where no list is given, no kernel is compiled for it
+    hashes, places, odd, rejected, first_rejected, used, longest = read
     if rejected:
         start = int(first_rejected)
         line = bytes(text[start : start + 200]).split(b"\n")[0].decode("utf-8", "replace").strip()
@@ -150,9 +152,9 @@ def _load(given: tuple[str, ...], kind: int, state: tuple[tuple[str, int, int], 
             longest = max(longest, len(canonical))
     both = np.frombuffer(bytes(extra), np.uint8)
     extra_places = np.array(more, np.int64)
-    extra_hashes = _hashes(kind, len(text), both, extra_places, used)
     if more:
-        hashes, places = np.concatenate([hashes, extra_hashes]), np.concatenate([places, extra_places])
+        hashes = np.concatenate([hashes, _hashes(kind, len(text), both, extra_places, used)])
+        places = np.concatenate([places, extra_places])
     order = np.argsort(hashes, kind="stable")
     hashes, places = hashes[order], places[order]
     bits = _bits(len(hashes))
