@@ -233,6 +233,9 @@ def irregular(text: Bytes, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uin
         first, last, _ = host_span(text, authority, end)
         for at in range(first, end):
             byte = text[at]
+            if at < last and (byte <= 32 or byte == 127 or (byte in (91, 93) and text[first] != 91)):
+                result[row] = IN_HOST  # what a host cannot have
+                break
             if byte < 128 and byte != 37 and byte != 45:
                 continue
             found = byte >= 128 or escaped(text, at, end) >= 128 or (byte == 37 and at < last)
@@ -266,7 +269,7 @@ def fold(text: Bytes, starts: Places, ends: Places, table: npt.NDArray[np.int32]
             elif point < len(table):
                 new = table[point]
             else:
-                new = point if point < 0x32400 else 0  # Han
+                new = CONTEXT  # rare
             if new == CONTEXT:
                 open_[row] = True
             passing = new > 0 and (passing or (new & MAY_PASS) != 0)
