@@ -1,4 +1,7 @@
-"""`@kernel`: a numba function compiled once a machine, and compiled anew where nothing can be cached; the numbers are the same."""
+"""`@kernel`: a numba function compiled once a machine, and compiled anew where nothing can be cached; the numbers are the same.
+
+Kernels work on many small arrays, and numba counts references to each at every call, atomically: `borrowed` arrays are not counted.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def inlined(function: F) -> F:
+    """A small function that is copied into each kernel that calls it: groups of arrays are dear to pass a million times."""
+    return numba.njit(inline="always", nogil=True)(function)  # type: ignore[no-any-return]
 
 
 def kernel(function: F) -> F:
@@ -29,3 +40,16 @@ def kernel(function: F) -> F:
         return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
     except RuntimeError:
         return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+
+
+@intrinsic
+def borrowed(typing_context: Any, array: Any) -> Any:
+    """In a kernel: the array without its reference count. Whoever called the kernel holds it while the kernel runs."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        made = make_array(signature.args[0])(context, builder, arguments[0])
+        made.meminfo = cgutils.get_null_value(made.meminfo.type)
+        made.parent = cgutils.get_null_value(made.parent.type)
+        return made._getvalue()
+
+    return array(array), codegen

@@ -30,6 +30,7 @@ import pyarrow as pa
 from pipelines.errors import UserError
 
 Kind = Literal["reader", "batch", "table"]
+Adds = pa.Schema | Callable[[Any], pa.Schema]  # a function of the config where the columns depend on it
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ class Spec:
     name: str
     kind: Kind
     version: int  # raised when the same config comes to mean something else
-    adds: pa.Schema  # columns the stage adds (or gives another type)
+    adds: Adds  # columns the stage adds (or gives another type)
     removes: tuple[str, ...]  # columns that go no further
 
 
-def _stage(kind: Kind, name: str | None, version: int, adds: pa.Schema | None, removes: tuple[str, ...]) -> Callable[..., Any]:
+def _stage(kind: Kind, name: str | None, version: int, adds: Adds | None, removes: tuple[str, ...]) -> Callable[..., Any]:
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
-        spec = Spec(name or function.__name__, kind, version, adds or pa.schema([]), removes)
+        spec = Spec(name or function.__name__, kind, version, pa.schema([]) if adds is None else adds, removes)
         function.spec = spec  # type: ignore[attr-defined]
         return function
 
@@ -58,14 +59,14 @@ def reader(*, version: int = 1, name: str | None = None) -> Callable[..., Any]:
 
 
 def batch_stage(
-    *, version: int = 1, name: str | None = None, adds: pa.Schema | None = None, removes: tuple[str, ...] = ()
+    *, version: int = 1, name: str | None = None, adds: Adds | None = None, removes: tuple[str, ...] = ()
 ) -> Callable[..., Any]:
     """Mark `(pa.RecordBatch, cfg) -> pa.RecordBatch` as a batch stage."""
     return _stage("batch", name, version, adds, removes)
 
 
 def table_stage(
-    *, version: int = 1, name: str | None = None, adds: pa.Schema | None = None, removes: tuple[str, ...] = ()
+    *, version: int = 1, name: str | None = None, adds: Adds | None = None, removes: tuple[str, ...] = ()
 ) -> Callable[..., Any]:
     """Mark `(DataFrame, cfg) -> DataFrame` as a table stage; it returns every row, with the DECISION columns."""
     return _stage("table", name, version, adds, removes)
@@ -109,6 +110,12 @@ class Stage:
     def spec(self) -> Spec:
         """The function's spec."""
         return spec_of(self.run)
+
+    @property
+    def adds(self) -> pa.Schema:
+        """The columns that the stage adds with this config."""
+        adds = self.spec.adds
+        return adds(self.cfg) if callable(adds) else adds
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,13 @@ class Plan:
                         for i in step.inputs
                     ),
                     *(
-                        {"name": s.name, "kind": s.spec.kind, "version": s.spec.version, "config": config_dict(s.cfg)}
+                        {
+                            "name": s.name,
+                            "kind": s.spec.kind,
+                            "version": s.spec.version,
+                            "sources": list(s.sources),
+                            "config": config_dict(s.cfg),
+                        }
                         | ({"files": used} if (used := config_files(s.cfg)) else {})
                         for s in step.stages
                     ),

@@ -98,9 +98,9 @@ def step_schema(step: Step, before: pa.Schema) -> pa.Schema:
 
 def stage_schema(before: pa.Schema, stage: Stage) -> pa.Schema:
     """The columns a row has after a stage: `before` less what the stage removes, plus what it adds."""
-    added = {f.name for f in stage.spec.adds}
-    kept = [f for f in before if f.name not in added and f.name not in stage.spec.removes]
-    return pa.schema([*kept, *stage.spec.adds])
+    added = stage.adds
+    kept = [f for f in before if f.name not in added.names and f.name not in stage.spec.removes]
+    return pa.schema([*kept, *added])
 
 
 def row_schema(table: pa.Schema) -> pa.Schema:

@@ -1,96 +1,250 @@
-"""Repeated lines, paragraphs and word n-grams (Gopher, arXiv 2112.11446, table A1) as datatrove 0.10.1 reads them.
+"""Repeated lines, paragraphs and n-grams in kernels: hash tables over 64-bit hashes, every measure in time linear in the text.
 
-Repeats are counted after the first copy. The top n-gram is the most frequent one (the first of equals), its characters those of
-the n words with single blanks between. Duplicate n-grams are found from left to right: a repeat adds its characters without
-blanks and jumps n words, so spans do not overlap. All are divided by the characters of the text, blanks included.
+The readings of Gopher's table A1 (arXiv 2112.11446) differ; each has a kernel here and `measures.py` says which measure is which:
+
+| | repeats counted | duplicate n-grams | over |
+|---|---|---|---|
+| ours, datatrove | after the first copy | scanned from the left, a repeat is jumped over: spans do not overlap | characters of the text |
+| DCLM, RedPajama | all copies | words covered by any repeated n-gram | characters of words |
+| dolma | all copies | characters of all repeated n-grams, overlaps counted again | characters of all n-grams |
+| NeMo | after the first copy | repeats after the first copy, overlaps once, blanks between counted | characters of the text |
+
+An n-gram can only repeat where the (n-1)-gram at its place does, so after the first table only such places are looked at again.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-TOP_NGRAMS = (2, 3, 4)
-DUP_NGRAMS = (5, 6, 7, 8, 9, 10)
-_PARAGRAPHS = re.compile(r"\n{2,}")
-_LINES = re.compile(r"\n+")
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd; products and sums are taken modulo 2**64
+from pipelines.kernel import inlined, kernel
+
+MIN_N, MAX_N = 2, 10
+_STEP = np.uint64(0x9E3779B97F4A7C15)  # golden ratio; odd, so multiplication is a bijection
 
 
-def duplicates(segments: Iterable[str]) -> tuple[int, int]:
-    """Repeats after the first copy, and their characters."""
-    seen: set[str] = set()
-    count = chars = 0
-    for segment in segments:
-        if segment in seen:
-            count += 1
-            chars += len(segment)
-        else:
-            seen.add(segment)
-    return count, chars
+class Table(NamedTuple):
+    """A hash table for one document at a time: slots hold the place of the first item of a key, by which its copies are counted.
 
-
-def segment_repetition(text: str) -> dict[str, float]:
-    """Shares of duplicate paragraphs and lines. Paragraphs come from the stripped text, lines from the text as it is."""
-    paragraphs, lines = _PARAGRAPHS.split(text.strip()), _LINES.split(text)
-    dup_paragraphs, paragraph_chars = duplicates(paragraphs)
-    dup_lines, line_chars = duplicates(lines)
-    size = max(len(text), 1)
-    return {
-        "dup_paragraph_ratio": dup_paragraphs / len(paragraphs),
-        "dup_paragraph_char_ratio": paragraph_chars / size,
-        "dup_line_ratio": dup_lines / len(lines),
-        "dup_line_char_ratio": line_chars / size,
-    }
-
-
-def ngram_repetition(tokens: Sequence[str], chars: int, step: int = 1) -> dict[str, float]:
-    """Shares of characters in the top 2- to 4-gram and in duplicate 5- to 10-grams, over `chars`.
-
-    An n-gram is n * step tokens. n-grams are compared by a 64-bit hash.
+    Small on purpose: for a usual page it stays in the first-level cache.
     """
-    result = {f"top_{n}gram_char_ratio": 0.0 for n in TOP_NGRAMS} | {f"dup_{n}gram_char_ratio": 0.0 for n in DUP_NGRAMS}
-    if not tokens or not chars:
-        return result
-    numbers: dict[str, int] = {}
-    ids = np.fromiter((numbers.setdefault(token, len(numbers)) for token in tokens), np.uint64, len(tokens))
-    ends = np.concatenate([[0], np.cumsum(np.fromiter(map(len, tokens), np.int64, len(tokens)))])
-    hashes: npt.NDArray[np.uint64] = ids + np.uint64(1)
-    width = 1
-    for n in (*TOP_NGRAMS, *DUP_NGRAMS):
-        if len(tokens) < n * step:
-            break
-        while width < n * step:
-            hashes = hashes[:-1] * _MULTIPLIER + ids[width:] + np.uint64(1)
-            hashes ^= hashes >> np.uint64(29)
+
+    slot: npt.NDArray[np.int32]  # the first place, -1 where empty
+    count: npt.NDArray[np.int32]  # by place
+
+
+class Grams(NamedTuple):
+    """Scratch for n-grams of one document, by token."""
+
+    hash: npt.NDArray[np.uint64]  # of the n-gram that begins here
+    end: npt.NDArray[np.int64]  # characters up to this token
+    place: npt.NDArray[np.int32]  # where n-grams that may repeat begin, in order
+    first: npt.NDArray[np.int32]  # where the same n-gram began first
+    scanned: npt.NDArray[np.int32]  # the largest n for which the scan from the left has seen the n-gram that begins here
+
+
+def table(items: int) -> Table:
+    """A table for at most `items` keys: 12 bytes an item or more."""
+    return Table(np.zeros(mask_for(items) + 1, np.int32), np.zeros(max(items, 1), np.int32))
+
+
+def grams(tokens: int) -> Grams:
+    """Scratch for documents of at most `tokens` tokens."""
+    size = max(tokens, 1)
+    return Grams(
+        np.empty(size, np.uint64),
+        np.empty(size + 1, np.int64),
+        np.empty(size, np.int32),
+        np.empty(size, np.int32),
+        np.empty(size, np.int32),
+    )
+
+
+@kernel
+def mask_for(items: int) -> int:
+    """The mask of the smallest table that holds so many keys at most half full."""
+    size = 16
+    while size < 2 * items:
+        size *= 2
+    return size - 1
+
+
+@kernel
+def clear(seen: Any, items: int) -> int:
+    """Empty the table for so many items; returns its mask."""
+    mask = mask_for(items)
+    seen.slot[: mask + 1] = -1
+    return mask
+
+
+@inlined
+def add(seen: Any, hashes: Any, i: int, mask: int) -> int:
+    """Count item i, whose hash is hashes[i]; returns the place of the first item with this hash (i where it is the first)."""
+    slots, counts = seen.slot, seen.count
+    key = hashes[i]
+    slot = np.uint64(key ^ (key >> np.uint64(32))) & np.uint64(mask)
+    while True:
+        at = slots[slot]
+        if at < 0:
+            slots[slot] = i
+            counts[i] = 1
+            return i
+        if hashes[at] == key:
+            counts[at] += 1
+            return at
+        slot = (slot + np.uint64(1)) & np.uint64(mask)
+
+
+@kernel
+def repeats(hashes: Any, lengths: Any, number: int, seen: Any, out: Any) -> None:
+    """Of segments (hash, length): out[0] repeats after the first copy, out[1] their characters, out[2] copies of repeated ones, the
+    first included, out[3] their characters, out[4] characters of all.
+    """
+    mask = clear(seen, number)
+    after = after_chars = firsts = first_chars = chars = 0
+    for i in range(number):
+        chars += lengths[i]
+        first = add(seen, hashes, i, mask)
+        if first != i:
+            after += 1
+            after_chars += lengths[i]
+            if seen.count[first] == 2:
+                firsts += 1
+                first_chars += lengths[first]
+    out[0] = after
+    out[1] = after_chars
+    out[2] = after + firsts
+    out[3] = after_chars + first_chars
+    out[4] = chars
+
+
+@kernel
+def repeats_of_lines(lines: Any, number: int, hashes: Any, lengths: Any, seen: Any, out: Any) -> int:
+    """`repeats` over the lines that are not blank; returns how many they are."""
+    made = 0
+    for i in range(number):
+        if lines.inner_first[i] < lines.inner_last[i]:
+            hashes[made] = lines.hash[i]
+            lengths[made] = lines.length[i]
+            made += 1
+    repeats(hashes, lengths, made, seen, out)
+    return made
+
+
+@kernel
+def ngrams(hashes: Any, lengths: Any, number: int, step: int, seen: Any, work: Any, out: Any) -> None:
+    """The n-grams of `number` tokens, n = 2..10, an n-gram being n * step tokens; `out` is (9, 9), a row an n:
+
+    out[:, 0] count of the most frequent n-gram (0 where there is none), out[:, 1] characters of its tokens, the first of equals,
+    out[:, 2] the most characters among equals; of repeated n-grams: out[:, 3] characters of a scan from the left that jumps over
+    repeats, out[:, 4] of tokens covered by any, out[:, 5] of all copies, overlaps again, out[:, 6] as NeMo counts them, blanks
+    included; out[:, 7] characters of all n-grams; out[:, 8] the first token of the most frequent n-gram.
+    """
+    out[:] = 0
+    grams, end, place = work.hash, work.end, work.place
+    total = 0
+    for i in range(number):
+        grams[i] = hashes[i]
+        end[i] = total
+        total += lengths[i]
+    end[number] = total
+    width, alive = 1, -1  # -1: every place
+    for n in range(2, 11):
+        wide = n * step
+        places = number - wide + 1
+        if places <= 0:
+            return
+        row = out[n - 2]
+        row[7] = _all_chars(lengths, number, wide, total)
+        row[0] = 1
+        row[1] = row[2] = end[wide]
+        while width < wide:  # the hash of one token more
+            if alive < 0:
+                for i in range(number - width):
+                    value = (grams[i] ^ (hashes[i + width] * _STEP)) * _STEP
+                    grams[i] = value ^ (value >> np.uint64(29))
+            else:
+                for k in range(alive):
+                    i = place[k]
+                    if i + width < number:
+                        value = (grams[i] ^ (hashes[i + width] * _STEP)) * _STEP
+                        grams[i] = value ^ (value >> np.uint64(29))
             width += 1
-        lengths = ends[width:] - ends[:-width]
-        _, first, inverse, counts = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
-        if n in TOP_NGRAMS:
-            top = int(first[counts == counts.max()].min())
-            blanks = n - 1
-            result[f"top_{n}gram_char_ratio"] = (int(lengths[top]) + blanks) * int(counts.max()) / chars
-        elif len(counts) == len(hashes):
-            break  # no n-gram occurs twice, so none longer does
-        else:
-            result[f"dup_{n}gram_char_ratio"] = _scan(inverse, first, lengths, width) / chars
+        alive = _keep_repeated(seen, work, alive, places)
+        if alive:
+            _repeated(lengths, n, wide, alive, seen, work, row)
+
+
+@kernel
+def _keep_repeated(seen: Any, work: Any, alive: int, places: int) -> int:
+    """Leave the places where an n-gram begins that occurs more than once, with its first place; returns how many."""
+    place, first, counts = work.place, work.first, seen.count
+    every = alive < 0
+    items = places if every else alive
+    mask = clear(seen, items)
+    made = 0
+    for k in range(items):
+        i = k if every else place[k]
+        if i < places:
+            place[made] = i
+            first[made] = add(seen, work.hash, i, mask)
+            made += 1
+    items, made = made, 0
+    for k in range(items):
+        if counts[first[k]] > 1:
+            place[made] = place[k]
+            first[made] = first[k]
+            made += 1
+    if every:
+        for k in range(made):
+            work.scanned[first[k]] = 0
+    return made
+
+
+@kernel
+def _all_chars(lengths: Any, number: int, wide: int, total: int) -> int:
+    """Characters of all n-grams: each token counts in up to `wide` of them."""
+    most = min(wide, number - wide + 1)
+    result = total * most
+    for i in range(most - 1):  # tokens near the ends are in fewer
+        result -= (most - 1 - i) * (lengths[i] + lengths[number - 1 - i])
     return result
 
 
-def _scan(groups: npt.NDArray[np.intp], first: npt.NDArray[np.intp], lengths: npt.NDArray[np.int64], width: int) -> int:
-    """Characters of repeated n-grams, scanned from left to right with jumps over repeats."""
-    start = int(np.argmax(first[groups] != np.arange(len(groups))))  # before the first repeat every n-gram is new
-    seen = set(groups[:start].tolist())
-    numbers, sizes = groups.tolist(), lengths.tolist()
-    total, at = 0, start
-    while at < len(numbers):
-        if numbers[at] in seen:
-            total += sizes[at]
-            at += width
-        else:
-            seen.add(numbers[at])
-            at += 1
-    return total
+@kernel
+def _repeated(lengths: Any, n: int, wide: int, alive: int, seen: Any, work: Any, out: Any) -> None:
+    end, place, first, scanned, counts = work.end, work.place, work.first, work.scanned, seen.count
+    best = best_at = best_size = longest = 0
+    jump = covered_to = overlap_to = 0
+    jumped = every = nemo = cover = 0
+    for k in range(alive):
+        i, start = place[k], first[k]
+        size = end[i + wide] - end[i]
+        count = counts[start]
+        every += size
+        if count > best:
+            best, best_at, best_size, longest = count, i, size, size
+        elif count == best and size > longest:
+            longest = size
+        cover += end[i + wide] - end[max(i, covered_to)]  # words that no repeated n-gram before has covered
+        covered_to = i + wide
+        if i >= jump:  # the scan from the left knows only what it has not jumped over
+            if scanned[start] == n:
+                jumped += size
+                jump = i + wide
+            else:
+                scanned[start] = n
+        if start != i:
+            overlap = max(overlap_to - i, 0)
+            nemo += end[i + wide] - end[i + overlap] + min(wide - overlap, wide - 1)
+            overlap_to = i + wide
+    out[0] = best
+    out[1] = best_size
+    out[2] = longest
+    out[3] = jumped
+    out[4] = cover
+    out[5] = every
+    out[6] = nemo
+    out[8] = best_at

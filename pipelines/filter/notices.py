@@ -1,0 +1,64 @@
+"""Notices: phrases of pages that say nothing but that there is no page (errors, walls, parked domains), and what they make up."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.filter.phrases import Phrases, find
+from pipelines.kernel import kernel
+
+NOTICE_CHARS = 160  # a phrase speaks for so much of its line: pages without line breaks are one long line
+
+
+@cache
+def notices() -> Phrases:
+    """The phrases of notices.txt, sought anywhere in a line in any case; a straight apostrophe stands for a curly one too."""
+    lines = (Path(__file__).parent / "notices.txt").read_text("utf-8").splitlines()
+    phrases = sorted({line for line in lines if line and not line.startswith("#")})
+    return Phrases([*phrases, *(phrase.replace("'", "\u2019") for phrase in phrases if "'" in phrase)], edges="any")
+
+
+def notice_ratios(buffer: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """For each text of the buffer the share of its characters, blanks at the ends of lines aside, in lines with a notice.
+
+    A line counts whole, but with at most NOTICE_CHARS characters for each phrase in it.
+    """
+    ratios: npt.NDArray[np.float64] = _ratios(buffer, offsets, notices().tables)
+    return ratios
+
+
+@kernel
+def _ratios(buffer: Any, offsets: Any, tables: Any) -> Any:
+    ratios = np.zeros(len(offsets) - 1)
+    for row in range(len(ratios)):
+        first, last = offsets[row], offsets[row + 1]
+        if find(buffer, first, last, tables)[0] == 0:
+            continue
+        chars = noticed = 0
+        begin = first
+        for i in range(first, last + 1):
+            if i == last or buffer[i] == 10:
+                length = _characters(buffer, begin, i)
+                chars += length
+                noticed += min(length, NOTICE_CHARS * find(buffer, begin, i, tables)[0])
+                begin = i + 1
+        ratios[row] = noticed / chars if chars else 0.0
+    return ratios
+
+
+@kernel
+def _characters(buffer: Any, first: int, last: int) -> int:
+    """Code points without ASCII blanks at the ends."""
+    while first < last and (buffer[first] == 32 or 9 <= buffer[first] <= 13):
+        first += 1
+    while last > first and (buffer[last - 1] == 32 or 9 <= buffer[last - 1] <= 13):
+        last -= 1
+    count = 0
+    for i in range(first, last):
+        count += (buffer[i] & 0xC0) != 0x80
+    return count
