@@ -95,8 +95,7 @@ def url_filter(docs: pa.RecordBatch, cfg: UrlConfig) -> pa.RecordBatch:
             entries: list[str | None] = [None] * docs.num_rows
             for row, value, entry in hits:
                 where[row], values[row], entries[row] = True, value, entry
-            bound = {"no_host": 1.0, "soft_words": cfg.min_soft_words - 1.0}.get(rule, 0.0)
-            docs = drop(docs, pa.array(where), f"url.{rule}", pa.array(values), bound, entry=entries)
+            docs = drop(docs, pa.array(where), f"url.{rule}", pa.array(values), _bound(rule, cfg), entry=entries)
     return docs
 
 
@@ -137,6 +136,10 @@ def url_hits(urls: pa.Array, cfg: UrlConfig) -> dict[str, list[Hit]]:
     return hits
 
 
+def _bound(rule: str, cfg: UrlConfig) -> float:
+    return {"no_host": 1.0, "soft_words": cfg.min_soft_words - 1.0}.get(rule, 0.0)
+
+
 def _latin_places(names: list[str], domains: UrlList) -> Places:
     nothing = url_list((), HOST).table, url_list((), URL).table
     urls = _buffers(pa.array([f"//{name}" for name in names], pa.large_string()))
@@ -167,11 +170,11 @@ def _found(rows: Places, found: tuple[Places, Bytes, Places]) -> Iterator[Found]
     return zip(rows[found[0]].tolist(), found[1].tolist(), found[2].tolist(), strict=True)
 
 
-def broken_rule(url: str, cfg: UrlConfig) -> tuple[str, float, str | None] | None:
-    """The first rule that a URL breaks, with value and entry; None for a good one."""
+def broken_rule(url: str, cfg: UrlConfig) -> tuple[str, float, float, str | None] | None:
+    """The first rule that a URL breaks, with value, bound and entry; None for a good one."""
     for rule, hits in url_hits(pa.array([url], pa.large_string()), cfg).items():
         for _, value, entry in hits:
-            return rule, value, entry
+            return rule, value, _bound(rule, cfg), entry
     return None
 
 

@@ -376,7 +376,8 @@ def _host_of(text: Bytes, start: int, end: int) -> tuple[int, int]:
         start, end = start + 2, stop
     authority = after_scheme(text, start, end)
     first, last, stop = host_span(text, start if authority < 0 else authority, end)
-    if end - stop > 1 or (end - stop == 1 and text[stop] != 47):
+    comment = stop < end and text[stop] == 35 and not _hides(text, stop, end)
+    if not comment and (end - stop > 1 or (end - stop == 1 and text[stop] != 47)):
         return start, start  # it has a path: a page, no host
     if last - first > 1 and text[first] == 42 and text[first + 1] == 46:  # *.
         first += 1

@@ -119,13 +119,13 @@ LISTS = UrlConfig(
 )
 def test_rule(url: str, rule: str | None, entry: str | None) -> None:
     got = broken_rule(url, LISTS)
-    assert (got and got[0], got and got[2]) == (rule, entry)
+    assert (got and got[0], got and got[3]) == (rule, entry)
 
 
 def test_without_the_rule_on_addresses_they_are_hosts_like_others() -> None:
     cfg = dataclasses.replace(LISTS, drop_ip_hosts=False)
-    assert broken_rule("http://10.1.2.3/", cfg) == ("domain", 1.0, "10.1.2.3")
-    assert broken_rule("http://10.1.2.4/casino", cfg) == ("hard_word", 1.0, "casino")
+    assert broken_rule("http://10.1.2.3/", cfg) == ("domain", 1.0, 0.0, "10.1.2.3")
+    assert broken_rule("http://10.1.2.4/casino", cfg) == ("hard_word", 1.0, 0.0, "casino")
 
 
 def test_more_soft_words_wanted_never_drops_more() -> None:
@@ -229,7 +229,7 @@ def test_no_text_breaks_the_rules(text: str) -> None:
 
 def listed(path: Path, url: str) -> str | None:
     got = broken_rule(url, UrlConfig(domains=(f"file:{path}",), urls=(f"file:{path}",), drop_ip_hosts=False))
-    return got and got[2]
+    return got and got[3]
 
 
 @pytest.mark.parametrize(
@@ -245,6 +245,7 @@ def listed(path: Path, url: str) -> str | None:
         ("0.0.0.0 listed.example", "http://listed.example/", "listed.example"),
         ("127.0.0.1\tone.example listed.example # both", "http://listed.example/", "listed.example"),
         ("::1 listed.example", "http://listed.example/", "listed.example"),
+        ("0.0.0.0 listed.example#why", "http://listed.example/", "listed.example"),
         ("0.0.0.0 listed.example", "http://0.0.0.0/", None),
         ("127.0.0.1 localhost", "http://localhost/", None),
         ("||listed.example^", "http://a.listed.example/", "listed.example"),
@@ -262,6 +263,7 @@ def listed(path: Path, url: str) -> str | None:
         ("is", "http://www.is/", None),
         ("listed.example/page", "http://listed.example/page", "listed.example/page"),
         ("listed.example/page", "http://listed.example/", None),
+        (f"http://{PRIMER}/\u0436?%D0%B6", "http://www.xn--e1afmkfd.example/%D0%b6?\u0436", f"http://{PRIMER}/\u0436?%D0%B6"),
         ("93.184.216.34", "http://93.184.216.34/", "93.184.216.34"),
         (PRIMER, "http://xn--e1afmkfd.example/", PRIMER),
         (f"0.0.0.0 {PRIMER}", "http://xn--e1afmkfd.example/", PRIMER),
@@ -295,7 +297,7 @@ def test_entries_and_files_together(tmp_path: Path) -> None:
     two.write_text("two.example\n")
     cfg = UrlConfig(domains=("given.example", f"file:{one}", f"file:{two}"))
     assert [broken_rule(f"http://{n}.example/", cfg) for n in ("given", "one", "two", "three")] == [
-        *(("domain", 1.0, f"{n}.example") for n in ("given", "one", "two")),
+        *(("domain", 1.0, 0.0, f"{n}.example") for n in ("given", "one", "two")),
         None,
     ]
 
