@@ -12,7 +12,7 @@ import pyarrow as pa
 from bench.common import About, Row, installed, interleave, quiet_datatrove, row, run_bench, sample, speed_rows, version
 from bench.corpus import jsonl, texts
 from classifiers.language import bundled_model, language_model
-from pipelines.filter.c4 import C4LinesConfig, c4_lines
+from pipelines.filter.lines import C4LinesConfig, c4_lines
 from pipelines.filter.measures import MeasureConfig, measure
 from pipelines.filter.rules import C4, FineWeb, GopherQuality, GopherRepetition, RulesConfig, WebPage, decide
 from pipelines.schema import undecided

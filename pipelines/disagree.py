@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import UserError
-from pipelines.filter.c4 import C4LinesConfig, c4_lines
 from pipelines.filter.language import LanguageConfig, identify_language
+from pipelines.filter.lines import C4LinesConfig, c4_lines
 from pipelines.filter.measures import MeasureConfig, measure
 from pipelines.filter.rules import Rule, RulesConfig, all_rules, rules_of
 from pipelines.lookup import tables

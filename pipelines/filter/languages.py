@@ -94,11 +94,6 @@ def settings(lang: str | None) -> Language:
     return Language(code, STOP_WORDS.get(code), _end_marks(code), code not in WITHOUT_BLANKS, own)
 
 
-def end_marks(lang: str | None) -> tuple[str, ...]:
-    """What may end a line; every mark where the language has none of its own."""
-    return settings(lang).end_marks or _every_end_mark()
-
-
 def count_stop_words(lang: str | None, text: str, tokens: Set[str]) -> int | None:
     """How many different stop words of the language occur; None for a language without a list."""
     known = settings(lang)

@@ -7,8 +7,8 @@ from pathlib import Path
 from pipelines.dedup.exact import ExactConfig, exact_duplicates
 from pipelines.dedup.near import NearConfig, near_duplicates
 from pipelines.extract.html import ExtractConfig, extract
-from pipelines.filter.c4 import C4LinesConfig, c4_lines
 from pipelines.filter.language import LanguageConfig, identify_language
+from pipelines.filter.lines import C4LinesConfig, c4_lines
 from pipelines.filter.measures import MeasureConfig, measure
 from pipelines.filter.rules import C4, FineWeb, GopherQuality, GopherRepetition, RulesConfig, WebPage, decide
 from pipelines.filter.url import UrlConfig, url_filter

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.filter.c4 import C4LinesConfig, c4_lines
+from pipelines.filter.lines import C4LinesConfig, c4_lines
 from pipelines.filter.measures import MeasureConfig, measure
 from pipelines.schema import RECORD, record_batch
 
