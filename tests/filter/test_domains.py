@@ -81,10 +81,16 @@ EXPECTED = {
 
 
 @pytest.mark.spark
+@pytest.mark.parametrize("broadcast", ["-1", "10MB"])  # the bad domains sent to every worker, or shuffled like the rows
 @pytest.mark.parametrize("partitions", [1, 3, 13])
-def test_the_same_domains_go_for_any_partitioning(spark: Any, partitions: int) -> None:
-    df = spark.createDataFrame(pa.Table.from_pylist([*ROWS, *GONE], SCHEMA)).repartition(partitions)
-    assert decisions(drop_domains_by_rate(df, CFG)) == EXPECTED
+def test_the_same_domains_go_for_any_partitioning(spark: Any, partitions: int, broadcast: str) -> None:
+    before = spark.conf.get("spark.sql.autoBroadcastJoinThreshold")
+    spark.conf.set("spark.sql.autoBroadcastJoinThreshold", broadcast)
+    try:
+        df = spark.createDataFrame(pa.Table.from_pylist([*ROWS, *GONE], SCHEMA)).repartition(partitions)
+        assert decisions(drop_domains_by_rate(df, CFG)) == EXPECTED
+    finally:
+        spark.conf.set("spark.sql.autoBroadcastJoinThreshold", before)
 
 
 @pytest.mark.spark
