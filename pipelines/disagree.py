@@ -21,19 +21,17 @@ from pipelines.errors import UserError
 from pipelines.filter.language import LanguageConfig, identify_language
 from pipelines.filter.lines import C4LinesConfig, c4_lines
 from pipelines.filter.measures import MeasureConfig, measure
-from pipelines.filter.rules import Rule, RulesConfig, all_rules, rules_of
+from pipelines.filter.rules import Rule, RulesConfig, all_rules, bound_of, rule_set, rules_of
 from pipelines.lookup import tables
 from pipelines.read.jsonl import JsonlConfig, read_jsonl
 from pipelines.read.parquet import ParquetConfig, read_parquet
 from pipelines.read.rows import ROW
-from pipelines.run_rules import has_dialect, set_types
 from pipelines.rundir import RunDir
 from pipelines.schema import KEPT, with_columns
 from pipelines.stored import (
     BATCH_ROWS,
     Place,
     batches,
-    bound_of,
     column_of,
     columns_of,
     fair_sample,
@@ -203,17 +201,6 @@ def rule_named(name: str) -> Any:
     if not hasattr(module, function):
         raise UserError(f"rules {name!r}: {path} has no function {function!r}")
     return getattr(module, function)()
-
-
-def rule_set(name: str) -> Any:
-    """A set by its name; stands in for one of `pipelines.filter.rules`."""
-    begin, _, dialect = name.partition("@")
-    kinds = set_types()
-    if begin not in kinds:
-        raise UserError(f"there is no rule set {name!r}; there are {', '.join(kinds)}")
-    if dialect and not has_dialect(kinds[begin]):
-        raise UserError(f"rule set {begin} has no dialects, so there is no {name!r}")
-    return kinds[begin](**({"dialect": dialect} if dialect else {}))
 
 
 Side = tuple[str, tuple[Rule, ...]]  # a name to show, and the rules

@@ -23,14 +23,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
 from pipelines.errors import UserError
 
 Kind = Literal["reader", "batch", "table"]
-Adds = pa.Schema | Callable[[Any], pa.Schema]  # a function of the config where the columns depend on it
+Adds: TypeAlias = pa.Schema | Callable[[Any], pa.Schema]  # a function of the config where the columns depend on it
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pipelines import disagree, whatif
-from pipelines.filter.rules import Rule
+from pipelines.filter.rules import Rule, bound_of
 from pipelines.schema import KEPT
-from pipelines.stored import bound_of
 
 SHOWN = 20  # lines of a table, without --full
 BEGINNING = 300  # characters of a text
@@ -82,12 +81,14 @@ def _rules(answer: whatif.WhatIf) -> Table:
         kept = sum(bound_of(old, lang) == bound_of(new, lang) for lang in langs)
         if kept and bound_of(old, None) != bound_of(new, None):
             bounds.append(f"{kept} languages: as before")
+        if old and new and old.by_language != new.by_language:
+            bounds.append("the others: FineWeb-2's -> the same" if old.by_language else "the others: FineWeb-2's")
         table.add_row(name, "\n".join(bounds), f"{dropped:,}", f"{then:,}", _change(then - dropped))
     return table
 
 
 def _bounds(rule: Rule | None) -> tuple[Any, ...]:
-    return (None, ()) if rule is None else (rule.bound, rule.by_lang)
+    return (None, (), False) if rule is None else (rule.bound, rule.by_lang, rule.by_language)
 
 
 def _arrow(old: float | None, new: float | None) -> str:

@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
-from pipelines.filter.rules import Rule
+from pipelines.filter.rules import Rule, bounds_of
 
 BATCH_ROWS = 1 << 16
 TEXT_ROWS = 512  # texts are read in pieces of this many, and no further than the last one wanted
@@ -64,24 +64,6 @@ def refuse_missing(names: Collection[str], rules: Iterable[Rule], where: str) ->
 def is_on(rule: Rule) -> bool:
     """Whether the rule has a bound in any language."""
     return rule.bound is not None or any(bound is not None for _, bound in rule.by_lang)
-
-
-def bound_of(rule: Rule | None, lang: str | None) -> float | None:
-    """The bound of a rule for a document of this language; None where it is off, or there is no such rule."""
-    if rule is None:
-        return None
-    return dict(rule.by_lang).get(lang, rule.bound) if lang is not None else rule.bound
-
-
-def bounds_of(rule: Rule, langs: pa.Array) -> np.ndarray:
-    """Shape (rows,), or () where all languages have the same: the rule's bounds, NaN where it is off."""
-    if not rule.by_lang:
-        return np.array(np.nan if rule.bound is None else rule.bound)
-    coded = langs if pa.types.is_dictionary(langs.type) else langs.dictionary_encode()
-    known = [bound_of(rule, lang) for lang in (*coded.dictionary.to_pylist(), None)]
-    bounds = np.array([np.nan if bound is None else bound for bound in known])
-    of_rows: np.ndarray = bounds[pc.fill_null(coded.indices, len(known) - 1).to_numpy()]
-    return of_rows
 
 
 def first_broken(docs: pa.RecordBatch, rules: Sequence[Rule]) -> np.ndarray:

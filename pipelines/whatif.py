@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
-from pipelines.filter.rules import Rule, RulesConfig, all_rules
+from pipelines.filter.rules import Rule, RulesConfig, all_rules, bound_of
 from pipelines.lookup import tables
 from pipelines.run_rules import changed, stored_config
 from pipelines.rundir import RunDir
@@ -28,7 +28,6 @@ from pipelines.schema import KEPT, QUARANTINED
 from pipelines.stored import (
     Place,
     batches,
-    bound_of,
     broken_by,
     columns_of,
     fair_sample,

@@ -143,9 +143,7 @@ def nemo(
         value = 0.0 if count >= g else 1.0
         if count >= g and n:
             if g < 5:
-                first = words.start[np.int64(grams[row, 8])]
-                last = np.int64(grams[row, 8]) + g - 1
-                value = _deleted(points, n, words, np.int64(grams[row, 8]), last, first) / n
+                value = _deleted(points, n, words, int(grams[row, 8]), int(grams[row, 8]) + g - 1) / n
             else:
                 value = grams[row, 6] / n
         out[12 + row] = value
@@ -223,7 +221,7 @@ def word_statistics(hashes: Any, count: int, seen: Any) -> tuple[int, float]:
     for slot in range(mask + 1):
         first = seen.slot[slot]
         if first >= 0:
-            copies = seen.count[first]
+            copies = seen.copies[first]
             entropy += copies * (log - np.log(copies)) if copies > 1 else log
     if count:
         entropy /= count
@@ -306,7 +304,7 @@ def _median(histogram: Any, count: int) -> float:
 
 
 @inlined
-def _is_symbol(points: Any, first: int, length: int) -> bool:
+def _is_symbol(points: Any, first: int, length: int) -> Any:
     """A number sign alone, or one of the six ellipsis marks without blanks."""
     p = points[first]
     if length == 1:
@@ -354,7 +352,7 @@ def _is_ellipsis_mark(points: Any, a: int, b: int) -> bool:
 
 
 @kernel
-def _deleted(points: Any, n: int, words: Any, a: int, b: int, first: int) -> int:
+def _deleted(points: Any, n: int, words: Any, a: int, b: int) -> int:
     """Characters that go when the words a..b, joined by blanks, are deleted wherever they stand (mid-word too); rolling hash."""
     length = 0
     target, power = np.uint64(0), np.uint64(1)
@@ -416,7 +414,7 @@ def _nemo_url_chars(points: Any, n: int) -> int:
 
 @inlined
 def _is_hex(p: int) -> bool:
-    return 48 <= p <= 57 or 65 <= p <= 70 or 97 <= p <= 102
+    return (48 <= p <= 57) or (65 <= p <= 70) or (97 <= p <= 102)
 
 
 @kernel

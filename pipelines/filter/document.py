@@ -183,7 +183,7 @@ def _borrow(s: Any) -> Any:
     words = StopWords(borrowed(s.stop_words.keys), borrowed(s.stop_words.words), borrowed(s.stop_words.anywhere))
     return Scratch(
         borrowed(s.points), borrowed(s.flag), lines, borrow_tokens(s.tokens), borrow_tokens(s.words),
-        Table(borrowed(s.seen.slot), borrowed(s.seen.count)), work, borrowed(s.hashes), borrowed(s.lengths), borrowed(s.by_n),
+        Table(borrowed(s.seen.slot), borrowed(s.seen.copies)), work, borrowed(s.hashes), borrowed(s.lengths), borrowed(s.by_n),
         borrowed(s.five), borrowed(s.counts), borrowed(s.positions), borrowed(s.histogram), words, borrow_english(s.english),
     )  # fmt: skip
 

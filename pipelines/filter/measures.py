@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from pipelines.errors import UserError
 from pipelines.filter import document
-from pipelines.filter.notices import notice_ratios
+from pipelines.filter.notices import boilerplate_ratios, notice_ratios
 from pipelines.filter.phrases import Phrases, text_buffers
 from pipelines.filter.stop_words import stop_word_tables
 from pipelines.recipe import batch_stage
@@ -163,6 +163,7 @@ MEASURES: dict[str, str] = {
     }.items()},
 }  # fmt: skip
 
+_BOILERPLATE = "boilerplate_paragraph_ratio@nemo"
 DIALECTS = ("datatrove", "dclm", "dolma", "nemo", "redpajama")
 
 
@@ -202,6 +203,8 @@ def measure(docs: pa.RecordBatch, cfg: MeasureConfig) -> pa.RecordBatch:
             column = values[:, i]
             columns[name] = pa.array(column, pa.float64(), mask=null | np.isnan(column))
     columns["notice_ratio"] = pa.array(notice_ratios(buffer, offsets), pa.float64(), mask=null)
+    if "nemo" in cfg.dialects:
+        columns[_BOILERPLATE] = pa.array(boilerplate_ratios(buffer, offsets), pa.float64(), mask=null)
     for name, phrases in cfg.keywords:
         columns[f"keyword_{name}"] = pa.array(_phrases(phrases).scan(texts).hits.astype(np.float64), mask=null)
     return with_columns(docs, {field.name: columns[field.name] for field in measure_columns(cfg)})

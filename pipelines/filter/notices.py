@@ -1,4 +1,4 @@
-"""Notices: phrases of pages that say nothing but that there is no page (errors, walls, parked domains), and what they make up."""
+"""What phrases make up of a text: notices of pages that say nothing but that there is no page, and NeMo's boilerplate."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ from pipelines.filter.phrases import Phrases, find
 from pipelines.kernel import kernel
 
 NOTICE_CHARS = 160  # a phrase speaks for so much of its line: pages without line breaks are one long line
+# NeMo Curator, stages/text/utils/constants.py: policy_substrings; of the long ones the beginning, which nothing else has.
+BOILERPLATE = (
+    "terms of use", "privacy policy", "cookie policy", "uses cookies", "privacy overview", "use of cookies", "use cookies",
+    "privacy & cookies policy", "privacy and cookies policy", "necessary cookies are absolutely essential for the website",
+    "any cookies that may not be particularly necessary for the website",
+    "if you continue to browse this site without changing your cookie settings",
+)  # fmt: skip
+_LOREM_IPSUM = "lorem ipsum"
 
 
 @cache
@@ -62,3 +70,36 @@ def _characters(buffer: Any, first: int, last: int) -> int:
     for i in range(first, last):
         count += (buffer[i] & 0xC0) != 0x80
     return count
+
+
+@cache
+def _boilerplate() -> tuple[Phrases, Phrases]:
+    return Phrases(BOILERPLATE, edges="any"), Phrases([_LOREM_IPSUM], edges="any")
+
+
+def boilerplate_ratios(buffer: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """For each text the share of its paragraphs (split at two newlines) with a phrase of BOILERPLATE; 1 with a lorem ipsum."""
+    phrases, lorem = _boilerplate()
+    ratios: npt.NDArray[np.float64] = _paragraph_ratios(buffer, offsets, phrases.tables, lorem.tables)
+    return ratios
+
+
+@kernel
+def _paragraph_ratios(buffer: Any, offsets: Any, phrases: Any, lorem: Any) -> Any:
+    ratios = np.zeros(len(offsets) - 1)
+    for row in range(len(ratios)):
+        first, last = offsets[row], offsets[row + 1]
+        if find(buffer, first, last, lorem)[0]:
+            ratios[row] = 1.0
+        elif find(buffer, first, last, phrases)[0]:
+            paragraphs = hits = 0
+            i = begin = first
+            while i <= last:
+                if i == last or (buffer[i] == 10 and i + 1 < last and buffer[i + 1] == 10):
+                    paragraphs += 1
+                    hits += find(buffer, begin, i, phrases)[0] > 0
+                    i += 1
+                    begin = i + 1
+                i += 1
+            ratios[row] = hits / paragraphs
+    return ratios

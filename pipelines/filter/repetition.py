@@ -32,7 +32,7 @@ class Table(NamedTuple):
     """
 
     slot: npt.NDArray[np.int32]  # the first place, -1 where empty
-    count: npt.NDArray[np.int32]  # by place
+    copies: npt.NDArray[np.int32]  # by place
 
 
 class Grams(NamedTuple):
@@ -82,7 +82,7 @@ def clear(seen: Any, items: int) -> int:
 @inlined
 def add(seen: Any, hashes: Any, i: int, mask: int) -> int:
     """Count item i, whose hash is hashes[i]; returns the place of the first item with this hash (i where it is the first)."""
-    slots, counts = seen.slot, seen.count
+    slots, counts = seen.slot, seen.copies
     key = hashes[i]
     slot = np.uint64(key ^ (key >> np.uint64(32))) & np.uint64(mask)
     while True:
@@ -93,7 +93,7 @@ def add(seen: Any, hashes: Any, i: int, mask: int) -> int:
             return i
         if hashes[at] == key:
             counts[at] += 1
-            return at
+            return int(at)
         slot = (slot + np.uint64(1)) & np.uint64(mask)
 
 
@@ -110,7 +110,7 @@ def repeats(hashes: Any, lengths: Any, number: int, seen: Any, out: Any) -> None
         if first != i:
             after += 1
             after_chars += lengths[i]
-            if seen.count[first] == 2:
+            if seen.copies[first] == 2:
                 firsts += 1
                 first_chars += lengths[first]
     out[0] = after
@@ -180,7 +180,7 @@ def ngrams(hashes: Any, lengths: Any, number: int, step: int, seen: Any, work: A
 @kernel
 def _keep_repeated(seen: Any, work: Any, alive: int, places: int) -> int:
     """Leave the places where an n-gram begins that occurs more than once, with its first place; returns how many."""
-    place, first, counts = work.place, work.first, seen.count
+    place, first, counts = work.place, work.first, seen.copies
     every = alive < 0
     items = places if every else alive
     mask = clear(seen, items)
@@ -199,7 +199,7 @@ def _keep_repeated(seen: Any, work: Any, alive: int, places: int) -> int:
             made += 1
     if every:
         for k in range(made):
-            work.scanned[first[k]] = 0
+            work.scanned[place[k]] = 0
     return made
 
 
@@ -215,7 +215,7 @@ def _all_chars(lengths: Any, number: int, wide: int, total: int) -> int:
 
 @kernel
 def _repeated(lengths: Any, n: int, wide: int, alive: int, seen: Any, work: Any, out: Any) -> None:
-    end, place, first, scanned, counts = work.end, work.place, work.first, work.scanned, seen.count
+    end, place, first, scanned, counts = work.end, work.place, work.first, work.scanned, seen.copies
     best = best_at = best_size = longest = 0
     jump = covered_to = overlap_to = 0
     jumped = every = nemo = cover = 0

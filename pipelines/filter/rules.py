@@ -2,6 +2,14 @@
 
 A value on the bound passes. A rule that is None is off; a null measure (it does not apply) passes. The sets are asked in the
 order of `RulesConfig`, the rules of a set in the order written here (the published one): the first failing rule is recorded.
+
+**Languages.** The published bounds of Gopher, C4 and FineWeb were chosen on English. A rule that still has its published bound
+takes, for another language, the bound that FineWeb-2 found for it (fineweb2.tsv, 102 languages), and for a language without
+settings the neutral one (`languages.py`). A bound of one's own holds for every language; `by_lang` says otherwise for some.
+
+**Dialects.** `GopherQuality(dialect="dclm")`, or `rule_set("gopher_quality@dclm")`, asks the same rules of the measures as DCLM
+takes them, in any language. Ours is the default and what it measures stands in one place, the table in `measures.py`; the stage
+`measure` must name the dialect.
 """
 
 from __future__ import annotations
@@ -13,8 +21,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.errors import UserError
+from pipelines.filter.languages import base_code, settings
+from pipelines.filter.measures import DIALECTS, MEASURES
 from pipelines.recipe import batch_stage
 from pipelines.schema import drop
 
@@ -30,16 +41,25 @@ class Rule:
     kind: Literal["min", "max"]
     bound: float | None
     by_lang: tuple[tuple[str, float | None], ...] = ()  # bounds of single languages
+    by_language: bool = False  # FineWeb-2's bound of the language, where it has one for this rule
 
 
-def least(measure: str, bound: float) -> Any:
+def least(measure: str, bound: float | None) -> Any:
     """A field: the measure must be at least the bound."""
     return field(default=bound, metadata={"measure": measure, "kind": "min"})
 
 
-def most(measure: str, bound: float) -> Any:
+def most(measure: str, bound: float | None) -> Any:
     """A field: the measure must be at most the bound."""
     return field(default=bound, metadata={"measure": measure, "kind": "max"})
+
+
+# Words of scripts without blanks are counted from characters: their mean length is no measure of the text.
+_NO_WORD_LENGTH: tuple[Override, ...] = tuple(
+    (lang, rule, None)
+    for lang in ("zh", "ja", "th", "lo", "km", "my")
+    for rule in ("min_mean_word_length", "max_mean_word_length")
+)
 
 
 @dataclass(frozen=True)
@@ -62,20 +82,12 @@ class GopherRepetition:
     max_dup_9gram: float | None = most("dup_9gram_char_ratio", 0.11)
     max_dup_10gram: float | None = most("dup_10gram_char_ratio", 0.10)
     by_lang: tuple[Override, ...] = ()
-
-
-# Mean word length has no meaning where words are counted from characters (it is CHARS_PER_WORD there), and Gopher's 3 is above
-# or near the mean of languages written in syllables (Vietnamese, Korean).
-_SHORT_WORDS: tuple[Override, ...] = (
-    *((lang, "min_mean_word_length", None) for lang in ("zh", "yue", "wuu", "ja", "th", "lo", "km", "my")),
-    ("ko", "min_mean_word_length", 1.5),
-    ("vi", "min_mean_word_length", 2.0),
-)
+    dialect: str = ""
 
 
 @dataclass(frozen=True)
 class GopherQuality:
-    """Gopher, arXiv 2112.11446, appendix A.1.1, as datatrove 0.10.1 reads it; bounds by language are ours."""
+    """Gopher, arXiv 2112.11446, appendix A.1.1, as datatrove 0.10.1 reads it."""
 
     set_name: ClassVar[str] = "gopher_quality"
     min_words: float | None = least("words", 50.0)
@@ -88,17 +100,23 @@ class GopherQuality:
     max_ellipsis_lines: float | None = most("ellipsis_line_ratio", 0.3)
     min_alpha_words: float | None = least("alpha_word_ratio", 0.8)
     min_stop_words: float | None = least("stop_words", 2.0)
-    by_lang: tuple[Override, ...] = _SHORT_WORDS
+    by_lang: tuple[Override, ...] = _NO_WORD_LENGTH
+    dialect: str = ""
 
 
 @dataclass(frozen=True)
 class C4:
-    """C4, arXiv 1910.10683, 2.2: the page rules. The columns come from the stage `c4_lines`, which must run before."""
+    """C4, arXiv 1910.10683, 2.2: the page rules. The columns come from the stage `c4_lines`, which must run before.
+
+    `min_long_paragraphs` is mC4's (arXiv 2010.11934, 3.1: three lines of 200 characters or more, 3.0), off here as in C4.
+    Bad words are a stage of their own, `bad_words`.
+    """
 
     set_name: ClassVar[str] = "c4"
     max_lorem_ipsum_lines: float | None = most("c4_lorem_ipsum_lines", 0.0)
     max_curly_bracket_lines: float | None = most("c4_curly_bracket_lines", 0.0)
     min_sentences: float | None = least("c4_sentences", 5.0)
+    min_long_paragraphs: float | None = least("c4_paragraphs", None)
     by_lang: tuple[Override, ...] = ()
 
 
@@ -112,6 +130,90 @@ class FineWeb:
     max_short_lines: float | None = most("short_line_ratio", 0.67)
     max_repeated_line_chars: float | None = most("repeated_line_char_ratio", 0.01)
     max_newlines: float | None = most("newline_ratio", 0.3)
+    by_lang: tuple[Override, ...] = ()
+    dialect: str = ""
+
+
+@dataclass(frozen=True)
+class FineWeb2:
+    """FineWeb-2, arXiv 2506.20920, 3.4 (fineweb-2-pipeline.py): what it keeps of three sets, in its order, bounds by language.
+
+    The numbers written here are what holds where it has no bound of the language: those of FineWeb.
+    """
+
+    set_name: ClassVar[str] = "fineweb2"
+    min_chars: float | None = least("chars", 1.0)
+    max_dup_lines: float | None = most("dup_line_ratio", 0.30)
+    max_top_2gram: float | None = most("top_2gram_char_ratio", 0.20)
+    max_top_3gram: float | None = most("top_3gram_char_ratio", 0.18)
+    max_top_4gram: float | None = most("top_4gram_char_ratio", 0.16)
+    max_dup_5gram: float | None = most("dup_5gram_char_ratio", 0.15)
+    max_dup_6gram: float | None = most("dup_6gram_char_ratio", 0.14)
+    max_dup_7gram: float | None = most("dup_7gram_char_ratio", 0.13)
+    max_dup_8gram: float | None = most("dup_8gram_char_ratio", 0.12)
+    max_dup_9gram: float | None = most("dup_9gram_char_ratio", 0.11)
+    max_dup_10gram: float | None = most("dup_10gram_char_ratio", 0.10)
+    min_lines: float | None = least("lines", 1.0)
+    min_end_mark_lines: float | None = least("end_mark_line_ratio", 0.12)
+    max_repeated_line_chars: float | None = most("repeated_line_char_ratio", 0.1)
+    max_newlines: float | None = most("newline_ratio", 0.3)
+    min_words: float | None = least("words", 50.0)
+    max_words: float | None = most("words", 100_000.0)
+    min_mean_word_length: float | None = least("mean_word_length", 3.0)
+    max_mean_word_length: float | None = most("mean_word_length", 10.0)
+    max_hash_ratio: float | None = most("hash_ratio", 0.1)
+    max_ellipsis_ratio: float | None = most("ellipsis_ratio", 0.1)
+    max_bullet_lines: float | None = most("bullet_line_ratio", 0.9)
+    max_ellipsis_lines: float | None = most("ellipsis_line_ratio", 0.3)
+    min_alpha_words: float | None = least("alpha_word_ratio", 0.8)
+    min_stop_words: float | None = least("stop_words", 2.0)
+    by_lang: tuple[Override, ...] = _NO_WORD_LENGTH
+
+
+@dataclass(frozen=True)
+class RefinedWeb:
+    """RefinedWeb, arXiv 2306.01116, G.2, as DCLM reads it: the page rule after the stage `refinedweb_lines`."""
+
+    set_name: ClassVar[str] = "refinedweb"
+    max_removed_words: float | None = most("refinedweb_removed_word_ratio", 0.05)
+    by_lang: tuple[Override, ...] = ()
+
+
+@dataclass(frozen=True)
+class Nemo:
+    """NeMo Curator 26.07, config/text/heuristic_filter_english_pipeline.yaml: its English set in its order."""
+
+    set_name: ClassVar[str] = "nemo"
+    max_non_alnum_chars: float | None = most("non_alnum_char_ratio@nemo", 0.25)
+    max_symbol_words: float | None = most("hash_ratio@nemo", 0.1)
+    max_digit_chars: float | None = most("digit_char_ratio@nemo", 0.15)
+    max_url_chars: float | None = most("url_char_ratio@nemo", 0.2)
+    max_space_chars: float | None = most("space_char_ratio@nemo", 0.25)
+    max_bracket_chars: float | None = most("bracket_char_ratio@nemo", 0.1)
+    max_boilerplate_paragraphs: float | None = most("boilerplate_paragraph_ratio@nemo", 0.4)
+    max_dup_lines: float | None = most("dup_line_ratio@nemo", 0.3)
+    max_dup_paragraphs: float | None = most("dup_paragraph_ratio@nemo", 0.3)
+    max_dup_line_chars: float | None = most("dup_line_char_ratio@nemo", 0.2)
+    max_dup_paragraph_chars: float | None = most("dup_paragraph_char_ratio@nemo", 0.2)
+    min_words: float | None = least("words@nemo", 50.0)
+    max_words: float | None = most("words@nemo", 100_000.0)
+    max_no_end_mark_lines: float | None = most("no_end_mark_line_ratio@nemo", 0.85)
+    max_bullet_lines: float | None = most("bullet_line_ratio@nemo", 0.9)
+    max_ellipsis_lines: float | None = most("ellipsis_line_ratio@nemo", 0.3)
+    min_mean_word_length: float | None = least("mean_word_length@nemo", 3.0)
+    max_mean_word_length: float | None = most("mean_word_length@nemo", 10.0)
+    max_word_chars: float | None = most("longest_word_chars@nemo", 1000.0)
+    min_alpha_words: float | None = least("alpha_word_ratio@nemo", 0.8)
+    min_stop_words: float | None = least("stop_words@nemo", 2.0)
+    max_top_2gram: float | None = most("top_2gram_char_ratio@nemo", 0.20)
+    max_top_3gram: float | None = most("top_3gram_char_ratio@nemo", 0.18)
+    max_top_4gram: float | None = most("top_4gram_char_ratio@nemo", 0.16)
+    max_dup_5gram: float | None = most("dup_5gram_char_ratio@nemo", 0.15)
+    max_dup_6gram: float | None = most("dup_6gram_char_ratio@nemo", 0.14)
+    max_dup_7gram: float | None = most("dup_7gram_char_ratio@nemo", 0.13)
+    max_dup_8gram: float | None = most("dup_8gram_char_ratio@nemo", 0.12)
+    max_dup_9gram: float | None = most("dup_9gram_char_ratio@nemo", 0.11)
+    max_dup_10gram: float | None = most("dup_10gram_char_ratio@nemo", 0.10)
     by_lang: tuple[Override, ...] = ()
 
 
@@ -137,7 +239,15 @@ class RulesConfig:
     gopher_quality: GopherQuality | None = None
     c4: C4 | None = None
     fineweb: FineWeb | None = None
+    fineweb2: FineWeb2 | None = None
+    refinedweb: RefinedWeb | None = None
+    nemo: Nemo | None = None
     extra: tuple[Rule, ...] = ()
+
+
+SETS = (WebPage, GopherRepetition, GopherQuality, C4, FineWeb, FineWeb2, RefinedWeb, Nemo)
+# Rules that a dialect does not have.
+_LACKING = {"dolma": ("dup_paragraph_ratio", "dup_paragraph_char_ratio")}
 
 
 def web_rules() -> RulesConfig:
@@ -157,23 +267,47 @@ def web_rules() -> RulesConfig:
     )
 
 
+def rule_set(name: str) -> Any:
+    """A set with its published bounds by name, "gopher_quality" or in a dialect, "gopher_quality@dclm". Raises UserError."""
+    base, _, dialect = name.partition("@")
+    by_name = {kind.set_name: kind for kind in SETS}
+    if base not in by_name:
+        raise UserError(f"there is no rule set {base!r}; there are {', '.join(by_name)}")
+    kind: Any = by_name[base]
+    if dialect and not any(f.name == "dialect" for f in dataclasses.fields(kind)):
+        raise UserError(f"rule set {base!r} has no dialects; those of Gopher and FineWeb have: {', '.join(DIALECTS[:4])}")
+    made = kind(dialect=dialect) if dialect else kind()
+    rules_of(made)
+    return made
+
+
 def rules_of(rule_set: Any) -> tuple[Rule, ...]:
-    """The rules of a set, in order. Raises UserError for an override of a rule that the set has not."""
+    """The rules of a set, in order. Raises UserError for an override of a rule that the set has not, and for no dialect."""
     fields = [f for f in dataclasses.fields(rule_set) if "measure" in f.metadata]
     names = {f.name for f in fields}
     for lang, name, _ in rule_set.by_lang:
         if name not in names:
             raise UserError(f"{rule_set.set_name}.by_lang: there is no rule {name!r} for {lang!r}; rules are {sorted(names)}")
+    dialect = getattr(rule_set, "dialect", "")
+    measured = {f.metadata["measure"] for f in fields}
+    if dialect and not any(f"{m}@{dialect}" in MEASURES for m in measured):
+        raise UserError(f"{rule_set.set_name}.dialect: nobody reads this set as {dialect!r}; dialects are {', '.join(DIALECTS[:4])}")
+    base = f"{rule_set.set_name}@{dialect}" if dialect else rule_set.set_name
     return tuple(
         Rule(
-            f"{rule_set.set_name}.{f.name}",
-            f.metadata["measure"],
+            f"{base}.{f.name}",
+            f"{f.metadata['measure']}@{dialect}" if f"{f.metadata['measure']}@{dialect}" in MEASURES else f.metadata["measure"],
             f.metadata["kind"],
             getattr(rule_set, f.name),
-            tuple((lang, bound) for lang, name, bound in rule_set.by_lang if name == f.name),
+            () if dialect else tuple((lang, bound) for lang, name, bound in rule_set.by_lang if name == f.name),
+            not dialect and rule_set.set_name in _BY_LANGUAGE and getattr(rule_set, f.name) == f.default,
         )
         for f in fields
+        if f.metadata["measure"] not in _LACKING.get(dialect, ())
     )
+
+
+_BY_LANGUAGE = ("gopher_repetition", "gopher_quality", "fineweb", "fineweb2")
 
 
 def all_rules(cfg: RulesConfig) -> tuple[Rule, ...]:
@@ -182,24 +316,51 @@ def all_rules(cfg: RulesConfig) -> tuple[Rule, ...]:
     return (*(rule for s in sets if s is not None for rule in rules_of(s)), *cfg.extra)
 
 
-@batch_stage()
+def bound_of(rule: Rule | None, lang: str | None) -> float | None:
+    """The bound of a rule for a document of this language; None where it is off, or there is no such rule."""
+    if rule is None:
+        return None
+    by_lang = dict(rule.by_lang)
+    for code in (lang, base_code(lang)):
+        if code is not None and code in by_lang:
+            return by_lang[code]
+    if rule.by_language and rule.bound is not None:
+        return settings(lang).bounds.get(rule.name.partition(".")[2], rule.bound)
+    return rule.bound
+
+
+def bounds_of(rule: Rule, langs: pa.Array) -> np.ndarray:
+    """Shape (rows,), or () where all languages have the same: the rule's bounds, NaN where it is off."""
+    if not rule.by_lang and not rule.by_language:
+        return np.array(np.nan if rule.bound is None else rule.bound)
+    coded = langs if pa.types.is_dictionary(langs.type) else langs.dictionary_encode()
+    known = [bound_of(rule, lang) for lang in (*coded.dictionary.to_pylist(), None)]
+    bounds = np.array([np.nan if bound is None else bound for bound in known])
+    of_rows: np.ndarray = bounds[pc.fill_null(coded.indices, len(known) - 1).to_numpy()]
+    return of_rows
+
+
+@batch_stage(version=2)
 def decide(docs: pa.RecordBatch, cfg: RulesConfig) -> pa.RecordBatch:
     """Mark the documents that break a rule, from the measure columns alone. Raises UserError if a column is missing."""
-    langs = docs["lang"].to_pylist()
+    langs = docs["lang"].dictionary_encode()
     for rule in all_rules(cfg):
+        if rule.bound is None and not any(bound is not None for _, bound in rule.by_lang):
+            continue
         if docs.schema.get_field_index(rule.measure) < 0:
-            stage = "c4_lines" if rule.measure.startswith("c4_") else "measure"
-            raise UserError(f"rule {rule.name} needs the column {rule.measure!r}; put the stage `{stage}` before `decide`")
+            raise UserError(f"rule {rule.name} needs the column {rule.measure!r}; {_where(rule.measure)} before `decide`")
         values = docs[rule.measure].to_numpy(zero_copy_only=False).astype(np.float64)  # null becomes NaN, which breaks no bound
-        bounds = _bounds(rule, langs)
+        bounds = bounds_of(rule, langs)
         broken = values < bounds if rule.kind == "min" else values > bounds
         if broken.any():
-            docs = drop(docs, pa.array(broken), rule.name, pa.array(values), pa.array(bounds))
+            docs = drop(docs, pa.array(broken), rule.name, pa.array(values), pa.array(np.broadcast_to(bounds, values.shape)))
     return docs
 
 
-def _bounds(rule: Rule, langs: Sequence[str | None]) -> np.ndarray:
-    """Shape (rows,): the bound for each document's language, NaN where the rule is off."""
-    by_lang = dict(rule.by_lang)
-    bounds = [by_lang.get(lang, rule.bound) if lang is not None else rule.bound for lang in langs]
-    return np.array([np.nan if bound is None else bound for bound in bounds], np.float64)
+def _where(measure: str) -> str:
+    """Which stage makes a column."""
+    dialect = measure.partition("@")[2]
+    if dialect:
+        return f"name the dialect, MeasureConfig(dialects=({dialect!r},)), in the stage `measure`"
+    stage = "c4_lines" if measure.startswith("c4_") else "refinedweb_lines" if measure.startswith("refinedweb_") else "measure"
+    return f"put the stage `{stage}`"

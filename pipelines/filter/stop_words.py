@@ -73,7 +73,7 @@ def place_of(table: Any, key: Any, number: int) -> int:
     slot = np.int64(wanted) & mask
     while table.keys[slot] != 0:
         if table.keys[slot] == wanted:
-            return np.int64(table.words[slot])
+            return int(table.words[slot])
         slot = (slot + 1) & mask
     return 0
 
@@ -93,4 +93,4 @@ def different(points: Any, n: int, tokens: Any, count: int, table: Any, number: 
             for j in range(i, min(i + longest, n)):
                 value = (value ^ np.uint64(points[j])) * HASH_PRIME
                 found[place_of(table, mix(value), number)] = True
-    return found[1:].sum()
+    return int(found[1:].sum())

@@ -207,7 +207,7 @@ def _find(tables: Any, key: Any) -> int:
     slot = np.int64(key) & mask
     while tables.keys[slot] != 0:
         if tables.keys[slot] == key:
-            return np.int64(tables.values[slot])
+            return int(tables.values[slot])
         slot = (slot + 1) & mask
     return -2
 

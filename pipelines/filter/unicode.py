@@ -31,7 +31,7 @@ CJK = 1 << 8  # scripts without blanks: Han, kana
 SEA = 1 << 9  # Thai, Lao, Khmer, Burmese
 SENTENCE = 1 << 10  # ends a sentence: Unicode Sentence_Terminal, which is also datatrove's TERMINAL_PUNCTUATION
 CLOSING = 1 << 11  # a quote or bracket that may follow such a mark
-NO_WORD = 1 << 12  # in datatrove's PUNCTUATION: a token of such characters alone is no word
+NO_WORD = 1 << 12  # in datatrove's PUNCTUATION_SET: a token of such characters alone is no word
 BROKEN = 1 << 14  # replacement and control characters
 PAUSE = 1 << 15  # colon, comma, semicolon, ellipsis: a line that ends so is running text
 NUMERIC = 1 << 16  # str.isnumeric
@@ -68,7 +68,7 @@ _SENTENCE = (
 )
 _CLOSING = "\"'\u2019\u201d\u00bb\u203a\u300d\u300f\u3011\uff09)]"
 _PAUSES = ":;,\u2026\uff1a\uff1b\u3001\uff0c"
-# datatrove 0.10.1, utils/text.py: PUNCTUATION. ASCII punctuation, these, and the control characters.
+# datatrove 0.10.1, utils/text.py, PUNCTUATION_SET: ASCII punctuation, these, control characters and Sentence_Terminal.
 _NO_WORD = (
     string.punctuation
     + "\u2014\u201d\uff05\uff11\u3008\u3001\u2501\u3010\u3011\u300c\uff0c\u300d\uff1b\u201c\u300a\u201e\u2019\u2236\u00b4\uff0e\u2013"
@@ -108,10 +108,10 @@ def flags() -> Flags:
             table[a : b + 1] |= flag
     for flag, marks in ((BREAK, "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"), (CLOSING, _CLOSING), (PAUSE, _PAUSES),
                         (NO_WORD, _NO_WORD)):  # fmt: skip
-        for mark in marks:
-            table[ord(mark)] |= flag
+        for point in map(ord, marks):
+            table[point] |= flag
     for a, b in _points(_SENTENCE.split()):
-        table[a : b + 1] |= SENTENCE
+        table[a : b + 1] |= SENTENCE | NO_WORD
     _add_spacy(table)
     table.flags.writeable = False
     return table
@@ -120,8 +120,8 @@ def flags() -> Flags:
 @cache
 def lower() -> npt.NDArray[np.int32]:
     """The lower case of every code point that has one of a single character, shape (0x110000,)."""
-    points = [ord(c) if len(c := chr(p).lower()) == 1 else p for p in range(sys.maxunicode + 1)]
-    table = np.array(points, np.int32)
+    small = (chr(point).lower() for point in range(sys.maxunicode + 1))
+    table = np.array([ord(c) if len(c) == 1 else point for point, c in enumerate(small)], np.int32)
     table.flags.writeable = False
     return table
 

@@ -138,7 +138,7 @@ def test_a_sample_shows_the_rule_with_both_bounds_and_the_text(out: Path) -> Non
 @pytest.mark.parametrize(
     ("setting", "lang", "before", "after"),
     [
-        ("gopher_quality.min_mean_word_length@ko=9", "ko", 1.5, 9.0),  # the language had a bound of its own
+        ("gopher_quality.min_mean_word_length@ko=9", "ko", 1.0, 9.0),  # the language had a bound of its own
         ("gopher_quality.max_mean_word_length@zh=0.1", "zh", 10.0, 0.1),
         ("fineweb.min_lines=1000", None, None, 1000.0),  # the set was off
     ],
