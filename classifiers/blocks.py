@@ -7,6 +7,7 @@ import numpy as np
 from classifiers.jit import kernel
 from classifiers.ngrams import (
     BEGIN,
+    DENSE,
     DOC,
     END,
     FOREIGN,
@@ -23,6 +24,7 @@ from classifiers.ngrams import (
     SCRIPT,
     SOLID,
     STEP,
+    WEIGHT,
     WORDS,
     NgramModel,
 )
@@ -36,7 +38,7 @@ MARKED = 0.02  # share of code signs from which runs alone count
 MORE = 5.0  # by how much the share asked grows with that of the signs,
 MOST = 0.55  # and its end
 # Or else: blocks of at least SENTENCE characters, PURE of them in runs of words, make up SENTENCES of it (prose about code).
-SENTENCE, PURE, SENTENCES = 60, 0.8, 0.2
+SENTENCE, PURE, SENTENCES = 90, 0.8, 0.2
 # A second language in the same script: what its blocks gain, in nats, together and a letter.
 GAIN = 12.0
 GAIN_EACH = 0.12
@@ -62,8 +64,8 @@ def gather(
     """Gather blocks of one language; how many groups there are.
 
     `of_block` (blocks,) becomes the group of each block, -1 where it is no words; `groups` (GROUPS a text, G_FACTS) and
-    `totals` (GROUPS a text, L), sums of the letter model in steps, are filled; `solid` (texts,) becomes the number of
-    characters read. A text that is no words as a whole has no group.
+    `totals` (GROUPS a text, L), sums of the letter model in steps, are filled; `solid` (texts,) becomes the
+    characters that the blocks stand for. A text that is no words as a whole has no group.
     """
     langs = sums.shape[1]
     used = 0
@@ -71,19 +73,21 @@ def gather(
     while at < len(facts):
         doc = facts[at, DOC]
         end = at
-        words = runs = marks = 0.0
+        words = runs = marks = read = 0.0
         while end < len(facts) and facts[end, DOC] == doc:
-            words += facts[end, WORDS]
-            runs += facts[end, RUNS]
-            solid[doc] += facts[end, SOLID]
+            dense = facts[end, WORDS] if nature[facts[end, SCRIPT]] & DENSE else 0  # a letter there says as much as two
+            words += facts[end, WORDS] + dense
+            runs += facts[end, RUNS] + dense
+            read += facts[end, SOLID] + dense
             marks += facts[end, MARKS]
+            solid[doc] += facts[end, SOLID] * facts[end, WEIGHT]
             end += 1
-        prose = solid[doc] > 0 and words > 0 and _prose(words, runs, solid[doc], marks)
+        prose = words > 0 and _prose(words, runs, read, marks)
         whole = 0.0
         for b in range(at, end):
             if facts[b, RUNS] >= SENTENCE and facts[b, RUNS] >= PURE * facts[b, SOLID]:
                 whole += facts[b, RUNS]
-        prose = prose or (solid[doc] > 0 and whole >= SENTENCES * solid[doc])
+        prose = prose or (read > 0 and whole >= SENTENCES * read)
         some = False
         for b in range(at, end):
             of_block[b] = -1
@@ -109,7 +113,7 @@ def gather(
                     continue
                 groups[g, G_DOC] = doc
                 groups[g, G_SCRIPT] = facts[b, SCRIPT]
-                groups[g, G_WORDS] += facts[b, WORDS]
+                groups[g, G_WORDS] += facts[b, WORDS] * facts[b, WEIGHT]
                 groups[g, G_PLACES] += facts[b, PLACES]
                 groups[g, G_FOREIGN] += facts[b, FOREIGN]
                 groups[g, G_HANS] += facts[b, HANS]

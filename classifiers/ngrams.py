@@ -37,7 +37,7 @@ LONGEST = 40  # letters of a word; more are no word
 MET = 4096  # words whose sums are kept while a batch is read; a power of 2
 
 # Columns of the facts of a block
-DOC, SCRIPT, WORDS, RUNS, SOLID, MARKS, PLACES, FOREIGN, BEGIN, END, HANS, HANT, HAN_JA, KANA, FACTS = range(15)
+DOC, SCRIPT, WORDS, RUNS, SOLID, MARKS, PLACES, FOREIGN, BEGIN, END, HANS, HANT, HAN_JA, KANA, WEIGHT, FACTS = range(16)
 
 KANA_SCRIPT = NUMBER["Kana"]
 MODELLED, UNSPACED, DENSE, STRICT = (
@@ -257,12 +257,14 @@ def scan(
         reached = start
         for piece in range(pieces):
             at = max(reached, _piece(data, start, end, start + (end - start) * piece // pieces))
+            opening, opening_block = at, used
             stop = end if pieces == 1 else min(end, at + REACH)
             budget = WHOLE if pieces == 1 else LETTERS
             opened = False
-            size = letters = chars = strong = run = run_chars = 0
+            size = letters = chars = strong = run = run_chars = alike = 0
             digit = inner = after = False
             tongue = np.int64(-1)
+            previous = 0
             while True:
                 # one character
                 point = 10
@@ -291,7 +293,7 @@ def scan(
                     facts[used, SOLID] += chars if letters > 0 or strong > 0 or not digit else (chars + 3) // 4
                     facts[used, MARKS] += strong
                     fine = letters > 0 and not inner and strong == 0 and letters <= LONGEST
-                    fine = fine and not (digit and nature[tongue] & STRICT > 0)
+                    fine = fine and not (digit and nature[tongue] & STRICT > 0) and alike < 4
                     if fine:
                         if word[size - 1] != 1:
                             word[size] = 1
@@ -329,7 +331,7 @@ def scan(
                             per_script[tongue] += letters
                     elif letters > 0 or strong > 0:
                         run = run_chars = 0
-                    size = letters = chars = strong = 0
+                    size = letters = chars = strong = alike = 0
                     digit = inner = after = False
                     tongue = np.int64(-1)
                 if last or ((point == 10 or point == 13) and opened):
@@ -379,6 +381,9 @@ def scan(
                     if size < LONGEST * 2:
                         word[size] = letter[point]
                         size += 1
+                    if alike < 4:
+                        alike = alike + 1 if point == previous else 1
+                        previous = point
                     letters += 1
                     chars += 1
                 elif what == MARK:
@@ -407,8 +412,12 @@ def scan(
                     strong += 1
                 elif what != BLANK and what != IGNORED:
                     chars += 1
+                    strong += point == 40 and letters > 0 and nature[tongue] & STRICT > 0  # a bracket that touches the word before
                     after = letters > 0 or after
             reached = at
+            for b in range(opening_block, used):  # what a character stands for: pieces lie at equal distances of bytes
+                weight = 64 if pieces == 1 else max(1, 64 * (end - start) // (pieces * max(at - opening, 1)))
+                facts[b, WEIGHT] = weight * 3 // 2 if nature[facts[b, SCRIPT]] & DENSE > 0 else weight
     return used
 
 

@@ -40,7 +40,7 @@ def may_write(lang: str, script: str) -> bool:
 
 # Kinds of characters
 BLANK, LETTER, MARK, DIGIT, STOP, JOINER, SIGN, STRONG, IGNORED = range(9)
-_STRONG = frozenset("{}=_\\<>^`~|[]")  # rare in prose, frequent in code and formulas
+_STRONG = frozenset("{}=_\\<>^")  # rare in prose, frequent in code and formulas
 _STOPS = frozenset("$+\u20ac\u00a3\u00a9\u00ae\u00b0")  # signs of prose, beside all punctuation
 _JOINERS = frozenset("'-\u00b7\u02bc\u2018\u2019\u2010\u2011\u05be\u05f3\u05f4\u055a\u055b\u055c\u055e\u055f")  # within words
 _DIVIDERS = frozenset(
