@@ -199,9 +199,16 @@ def _han(counts: dict[str, dict[str, int]]) -> dict[str, np.ndarray]:
     ratios = {}
     for c in sorted({*drawn["ja"], *drawn["zh"]}):
         japanese, chinese = drawn["ja"].get(c, 0), drawn["zh"].get(c, 0)
-        known = chinese >= 500 or not c.encode("gb2312", "ignore")
-        if known and japanese + chinese >= 20:
+        simplified = chinese < 500 and bool(c.encode("gb2312", "ignore"))
+        if not simplified and japanese + chinese >= 20:
             ratios[c] = np.log((japanese + 0.5) / total["ja"] * total["zh"] / (chinese + 0.5))
+    for point in range(0x4E00, 0xA000):  # simplified characters that Japan does not write
+        if (
+            drawn["ja"].get(chr(point), 0) < 20
+            and drawn["zh"].get(chr(point), 0) < 500
+            and chr(point).encode("gb2312", "ignore")
+        ):
+            ratios[chr(point)] = -4.0
     every, ratio = list(ratios), list(ratios.values())
     return {
         "han": np.array([ord(c) for c in every], np.uint32),

@@ -29,7 +29,7 @@ UNSEEN = 1.0  # nats lost for each letter that a sequence is shorter than the lo
 # What is read of a text: all of it up to WHOLE bytes, else WINDOWS pieces at equal distances.
 WHOLE = 1400
 WINDOWS = 8
-LETTERS = 112  # characters of a piece
+LETTERS = 96  # characters of a piece
 REACH = 1024  # bytes of a piece, blanks and all
 BLOCKS = 48  # parts (lines) of a text that are told apart
 SHORT = 16  # letters under which a line is joined to the next
@@ -412,7 +412,9 @@ def scan(
                     strong += 1
                 elif what != BLANK and what != IGNORED:
                     chars += 1
-                    strong += point == 40 and letters > 0 and nature[tongue] & STRICT > 0  # a bracket that touches the word before
+                    strong += (
+                        point == 40 and letters > 0 and nature[tongue] & STRICT > 0
+                    )  # a bracket that touches the word before
                     after = letters > 0 or after
             reached = at
             for b in range(opening_block, used):  # what a character stands for: pieces lie at equal distances of bytes

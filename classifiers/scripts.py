@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ BOTH = frozenset(WRITTEN.pop("Latn")[1:])  # written in Latin letters too
 _NOT_LATIN = frozenset(lang for langs in WRITTEN.values() for lang in langs) - BOTH
 
 
+@lru_cache(maxsize=4096)
 def may_write(lang: str, script: str) -> bool:
     """Whether a text in this script can be in this language (ISO 639 code; of a script we do not know: any)."""
     if script == "Latn":
