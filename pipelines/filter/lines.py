@@ -27,9 +27,9 @@ import pyarrow as pa
 from pipelines.filter.languages import C4_END_MARKS, settings
 from pipelines.filter.phrases import Phrases, text_buffers
 from pipelines.filter.segments import count_line_sentences
-from pipelines.filter.tokens import count_sentences, decode, english, token_buffers
-from pipelines.filter.unicode import BREAK, SPACE, UNSPACED, flags
-from pipelines.kernel import kernel
+from pipelines.filter.tokens import borrow_english, borrow_tokens, count_sentences, decode, english, token_buffers
+from pipelines.filter.unicode import BREAK, DIGIT, SPACE, UNSPACED, flags
+from pipelines.kernel import borrowed, inlined, kernel
 from pipelines.recipe import batch_stage
 from pipelines.schema import with_columns
 
@@ -126,7 +126,6 @@ class _Tables(NamedTuple):
     """What the kernel looks up, and its working memory: characters of the longest document, tokens of the longest line."""
 
     flags: Any
-    zeros: Ints  # the digit 0 in every script, ascending
     step: Any  # (states, classes) of the phrases
     of_byte: Ints
     found: npt.NDArray[np.uint8]  # which kinds of phrase end in a state
@@ -136,11 +135,6 @@ class _Tables(NamedTuple):
     flag: npt.NDArray[np.uint32]
     cut: Ints  # the new text
     cut_flag: npt.NDArray[np.uint32]
-
-
-@cache
-def _zeros() -> Ints:
-    return np.array([point for point in range(0x110000) if chr(point).isdecimal() and int(chr(point)) == 0], np.int32)
 
 
 @cache
@@ -160,7 +154,7 @@ def _phrases() -> tuple[Any, Ints, npt.NDArray[np.uint8]]:
 def _tables(buffer: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> _Tables:
     size = int(np.diff(offsets).max(initial=0)) + 2
     working = [np.empty(size, kind) for kind in (np.int32, np.uint32, np.int32, np.uint32)]
-    return _Tables(flags(), _zeros(), *_phrases(), english(), token_buffers(_longest_line(buffer, offsets)), *working)  # type: ignore[arg-type]
+    return _Tables(flags(), *_phrases(), english(), token_buffers(_longest_line(buffer, offsets)), *working)  # type: ignore[arg-type]
 
 
 def _mark_table(sets: list[tuple[str, ...] | None]) -> tuple[Ints, Ints]:
@@ -193,13 +187,15 @@ def _clean(
     marks: Any,
     mark_set: Any,
     unspaced: Any,
-    t: _Tables,
+    tables: Any,
     out: Any,
-    out_offsets: Any,
+    places: Any,
     counts: Any,
 ) -> None:
+    t = _borrow(tables)
     end = 0
     for row in range(len(offsets) - 1):
+        own_marks = marks[mark_set[row]]
         n = decode(buffer, offsets[row], offsets[row + 1], t.flags, t.points, t.flag)
         m = kept = seen = i = 0
         while i < n:
@@ -213,7 +209,7 @@ def _clean(
             if kept > 0:
                 t.cut[m], t.cut_flag[m] = 10, t.flags[10]
                 at += 1
-            length, seen_on_line = _line(t, first, last, at, how, marks[mark_set[row]], mark_set[row] >= 0)
+            length, seen_on_line = _line(t, first, last, at, how, own_marks, mark_set[row] >= 0)
             counts[0, row] += seen_on_line & _LOREM
             counts[1, row] += seen_on_line & _CURLY > 0
             if not seen_on_line & _DROPPED:
@@ -231,7 +227,15 @@ def _clean(
             end = encode(t.cut, a, m, out, end)
         else:
             counts[4, row] = _long_lines(t.points, 0, n)
-        out_offsets[row + 1] = end
+        places[row + 1] = end
+
+
+@inlined
+def _borrow(t: Any) -> Any:
+    return _Tables(
+        borrowed(t.flags), borrowed(t.step), borrowed(t.of_byte), borrowed(t.found), borrow_english(t.english),
+        borrow_tokens(t.tokens), borrowed(t.points), borrowed(t.flag), borrowed(t.cut), borrowed(t.cut_flag),
+    )  # fmt: skip
 
 
 @kernel
@@ -256,7 +260,7 @@ def trim(flag: Any, first: int, last: int) -> tuple[int, int]:
     return first, last
 
 
-@kernel
+@inlined
 def _line(t: _Tables, first: int, last: int, at: int, how: _How, marks: Any, marked: bool) -> tuple[int, int]:
     """Write what is left of a line to t.cut[at:]; its length, and what was seen on it (_DROPPED where the line goes)."""
     if not how.dclm:
@@ -269,7 +273,7 @@ def _line(t: _Tables, first: int, last: int, at: int, how: _How, marks: Any, mar
     end = at
     i = first
     while i < last:
-        after = _citation(t.points, i, last, t.zeros) if how.citations and t.points[i] == 91 else 0
+        after = _citation(t.points, t.flag, i, last) if how.citations and t.points[i] == 91 else 0
         if after > 0:
             i = after
         else:
@@ -308,10 +312,10 @@ def _words(flag: Any, first: int, last: int) -> tuple[int, int, int]:
 
 
 @kernel
-def _citation(points: Any, i: int, last: int, zeros: Ints) -> int:
+def _citation(points: Any, flag: Any, i: int, last: int) -> int:
     """The end of the citation mark that begins at the bracket `i`, 0 if none does."""
     j = i + 1
-    while j < last and _is_decimal(points[j], zeros):
+    while j < last and flag[j] & DIGIT:
         j += 1
     if j < last and points[j] == 93:
         return j + 1
@@ -324,15 +328,7 @@ def _citation(points: Any, i: int, last: int, zeros: Ints) -> int:
     return 0
 
 
-@kernel
-def _is_decimal(point: int, zeros: Ints) -> bool:
-    if point < 0x80:
-        return 48 <= point <= 57
-    k = np.searchsorted(zeros, point, side="right")
-    return bool(k > 0 and point - zeros[k - 1] < 10)
-
-
-@kernel
+@inlined
 def _ends_well(t: _Tables, first: int, last: int, dclm: bool, marks: Any) -> bool:
     if dclm:
         while last > first and t.cut_flag[last - 1] & SPACE:
@@ -352,7 +348,7 @@ def _ends_well(t: _Tables, first: int, last: int, dclm: bool, marks: Any) -> boo
     return not (point == 46 and last - first >= 3 and t.cut[last - 2] == 46 and t.cut[last - 3] == 46)
 
 
-@kernel
+@inlined
 def _seek(t: _Tables, first: int, last: int, dclm: bool) -> int:
     """Which phrases a line has, in any case, and whether a curly bracket."""
     state, seen = 0, 0

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipelines.errors import UserError
 from pipelines.filter.unicode import ALNUM, MARK, flags
-from pipelines.kernel import kernel
+from pipelines.kernel import borrowed, inlined, kernel
 
 Ints: TypeAlias = npt.NDArray[np.int32]
 Longs: TypeAlias = npt.NDArray[np.int64]
@@ -171,12 +171,22 @@ def _link(step: Any, phrase: Ints, ends: Ints, shorter: Ints) -> None:
 
 
 @kernel
-def _scan(buffer: Bytes, offsets: Longs, rows: Longs, tables: Tables) -> tuple[Longs, Longs, Longs]:
+def _scan(buffer: Bytes, offsets: Longs, rows: Longs, given: Tables) -> tuple[Longs, Longs, Longs]:
+    tables = borrow_tables(given)
     count, first, place = np.zeros(len(rows), np.int64), np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
     for k in range(len(rows)):
         row = rows[k]
         count[k], first[k], place[k] = find(buffer, offsets[row], offsets[row + 1], tables)
     return count, first, place
+
+
+@inlined
+def borrow_tables(t: Any) -> Any:
+    """The tables without reference counts, in a kernel."""
+    return Tables(
+        borrowed(t.step), borrowed(t.of_byte), borrowed(t.ends), borrowed(t.shorter), borrowed(t.phrase), borrowed(t.depth),
+        borrowed(t.lower), borrowed(t.flags), t.word, t.ring,
+    )  # fmt: skip
 
 
 @kernel
