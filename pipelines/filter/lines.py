@@ -41,6 +41,18 @@ _COUNTS = ("c4_lorem_ipsum_lines", "c4_curly_bracket_lines", "c4_sentences", "c4
 C4_COLUMNS = pa.schema([(name, pa.float64()) for name in _COUNTS])
 
 Ints = npt.NDArray[np.int32]
+Letters = npt.NDArray[np.uint8]
+
+
+def letters(*words: str) -> Letters:
+    """ASCII words as the rows of an array for kernels, zeros behind the shorter ones."""
+    rows = np.zeros((len(words), max(map(len, words)) + 1), np.uint8)
+    for row, word in zip(rows, words, strict=True):
+        row[: len(word)] = np.frombuffer(word.encode("ascii"), np.uint8)
+    return rows
+
+
+_CITATIONS = letters("edit]", "citation needed]")
 
 
 @dataclass(frozen=True)
@@ -319,13 +331,28 @@ def _citation(points: Any, flag: Any, i: int, last: int) -> int:
         j += 1
     if j < last and points[j] == 93:
         return j + 1
-    for mark in ("edit]", "citation needed]"):
-        k = 0
-        while k < len(mark) and i + 1 + k < last and points[i + 1 + k] == ord(mark[k]):
-            k += 1
-        if k == len(mark):
-            return i + 1 + k
+    for r in range(len(_CITATIONS)):
+        if says(points, i + 1, last, _CITATIONS[r]):
+            return i + 1 + length_of(_CITATIONS[r])
     return 0
+
+
+@kernel
+def length_of(word: Letters) -> int:
+    """Letters of a row of `letters`."""
+    k = 0
+    while word[k] > 0:
+        k += 1
+    return k
+
+
+@kernel
+def says(points: Any, i: int, last: int, word: Letters) -> bool:
+    """Whether the word stands at `i`, as it is written."""
+    k = 0
+    while word[k] > 0 and i + k < last and points[i + k] == word[k]:
+        k += 1
+    return bool(word[k] == 0)
 
 
 @inlined

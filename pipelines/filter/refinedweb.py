@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.filter.lines import encode, end_of_line, lower_latin, text_array
+from pipelines.filter.lines import Letters, encode, end_of_line, length_of, letters, lower_latin, says, text_array
 from pipelines.filter.phrases import Phrases, Tables, borrow_tables, text_buffers
 from pipelines.filter.tokens import decode
 from pipelines.filter.unicode import ALNUM, DIGIT, SPACE, UPPER, flags
@@ -31,6 +31,11 @@ REFINEDWEB_COLUMNS = pa.schema([("refinedweb_removed_word_ratio", pa.float64())]
 _CAPITALS, _DIGITS, _COUNTERS, _WORDS, _CART, _READ_MORE, _SIGN_IN = range(7)
 _SHORT = 10  # words of a line from which phrases are cut
 _BLANKS, _HOST = 10, 256  # of an address: blanks before it, characters before the dot of its top-level domain
+
+_NOUNS = letters("likes", "shares", "comments", "retweets", "reposts", "quotes", "bookmarks", "upvotes", "downvotes",
+                 "downloads", "views", "followers")  # fmt: skip
+_CUT = letters("items in cart", "read more", "sign-in")
+_SCHEMES = letters("https://", "http://", "ftp://")
 
 Points = npt.NDArray[np.int32]
 
@@ -226,10 +231,9 @@ def _is_counter(now: Points, i: int, last: int, t: _LookUp) -> bool:
         i += 1
     if i == blanks:
         return False
-    for noun in ("likes", "shares", "comments", "retweets", "reposts", "quotes", "bookmarks", "upvotes", "downvotes",
-                 "downloads", "views", "followers"):  # fmt: skip
-        if _says(now, i, last, noun, False):
-            i += len(noun)
+    for r in range(len(_NOUNS)):
+        if _says(now, i, last, _NOUNS[r], False):
+            i += length_of(_NOUNS[r])
             while i < last and not _is_word(now[i], t.flags):
                 i += 1
             return i == last
@@ -237,14 +241,12 @@ def _is_counter(now: Points, i: int, last: int, t: _LookUp) -> bool:
 
 
 @kernel
-def _says(now: Points, i: int, last: int, phrase: str, regex: bool) -> bool:
-    """Whether a phrase in lower case stands at `i`, in any case."""
-    if i + len(phrase) > last:
-        return False
+def _says(now: Points, i: int, last: int, word: Letters, regex: bool) -> bool:
+    """Whether a word in lower case stands at `i`, in any case."""
     k = 0
-    while k < len(phrase) and lower_latin(now[i + k], regex) == ord(phrase[k]):
+    while word[k] > 0 and i + k < last and lower_latin(now[i + k], regex) == word[k]:
         k += 1
-    return k == len(phrase)
+    return bool(word[k] == 0)
 
 
 @kernel
@@ -253,23 +255,23 @@ def _cut_phrase(step: int, now: Points, first: int, last: int, then: Points, end
     if _split_words(now, first, last, table) > _SHORT:
         return _copy(now, first, last, then, end)
     if step == _SIGN_IN:
-        if _says(now, first, last, "sign-in", True):
-            first += len("sign-in")
+        if _says(now, first, last, _CUT[2], True):
+            first += length_of(_CUT[2])
             first += first < last and table[now[first]] & np.uint32(SPACE) > 0
         return _copy(now, first, last, then, end)
     if step == _READ_MORE:
-        begin = last - len("read more...")  # its points stand for any character in DCLM's regular expression
-        if begin >= first and _says(now, begin, last, "read more", True):
+        begin = last - length_of(_CUT[1]) - 3  # "..." in DCLM's regular expression are any three characters
+        if begin >= first and _says(now, begin, last, _CUT[1], True):
             last = begin
             last -= last > first and table[now[last - 1]] & np.uint32(SPACE) > 0
         return _copy(now, first, last, then, end)
     i = first
     while i < last:
         blank = table[now[i]] & np.uint32(SPACE) > 0
-        if blank and _says(now, i + 1, last, "items in cart", True):
-            i += 1 + len("items in cart")
-        elif not blank and _says(now, i, last, "items in cart", True):
-            i += len("items in cart")
+        if blank and _says(now, i + 1, last, _CUT[0], True):
+            i += 1 + length_of(_CUT[0])
+        elif not blank and _says(now, i, last, _CUT[0], True):
+            i += length_of(_CUT[0])
         else:
             then[end] = now[i]
             end += 1
@@ -411,14 +413,10 @@ def _walk(tlds: Tables, state: int, taken: int, point: int) -> tuple[Any, int]:
 @kernel
 def _scheme_before(now: Points, p: int, first: int) -> int:
     """Where the scheme before `p` begins, not before `first`; `p` if there is none."""
-    for scheme in ("https://", "http://", "ftp://"):
-        begin = p - len(scheme)
-        if begin >= first:
-            k = 0
-            while k < len(scheme) and now[begin + k] == ord(scheme[k]):
-                k += 1
-            if k == len(scheme):
-                return begin
+    for r in range(len(_SCHEMES)):
+        begin = p - length_of(_SCHEMES[r])
+        if begin >= first and says(now, begin, p, _SCHEMES[r]):
+            return begin
     return p
 
 

@@ -227,7 +227,7 @@ def in_words(text: str, lang: str, cfg: C4LinesConfig) -> tuple[str, int, int, i
     return "\n".join(kept).strip(), lorem, curly, len(lines) - len(kept)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @example("[1]a see be.\n\n  \n{", "en", DCLM)
 @example("a be see.[1] ", "en", DATATROVE)
 @given(texts, st.sampled_from(["en", "de", "zh", "th"]), configs)

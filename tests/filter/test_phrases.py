@@ -93,7 +93,7 @@ def test_bytes_that_are_no_utf8_are_characters_that_no_phrase_has(junk: bytes) -
 letters = st.text(st.sampled_from("abAB _.\u00e9\u00c9\u0130\u212a\u0345\u6027"), max_size=12)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(letters.filter(bool), min_size=1, max_size=6), letters, st.sampled_from(["any", "word", "regex"]))
 def test_against_the_definition(phrases: list[str], text: str, edges: Edges) -> None:
     lower, words = text.lower(), "\\w\u0307\u0345" if edges == "word" else "\\w"

@@ -217,7 +217,7 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @example("a.com-http://b.org c", ALL)
 @example("http://http://a.com", ALL)
 @example("a..com .com a.com.", ALL)
