@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.filter.repetition import add, clear, repeats, repeats_of_lines
-from pipelines.filter.segments import split_double_newlines, split_paragraphs, trim
+from pipelines.filter.repetition import repeats, repeats_of_lines, word_statistics
+from pipelines.filter.segments import split_double_newlines, split_paragraphs
 from pipelines.filter.stop_words import LONGEST, place_of
-from pipelines.filter.tokens import HAS_LETTER, HASH_BASIS, HASH_PRIME, STARTS_ALNUM, is_ascii_punctuation, mix
+from pipelines.filter.tokens import HAS_LETTER, HASH_BASIS, HASH_PRIME, STARTS_ALNUM, hash_points, hash_text, mix
 from pipelines.filter.unicode import ALNUM, ALPHA, CASED, SPACE, UPPER
 from pipelines.kernel import inlined, kernel
 
@@ -42,7 +42,7 @@ def dclm(points: Any, flag: Any, n: int, lines: Any, number: int, words: Any, co
             ellipses += _ends_in_any_ellipsis(points, a, b)
             s.hashes[total] = lines.hash[k]
             if b - a != lines.length[k]:
-                s.hashes[total] = _hash(points, a, b)
+                s.hashes[total] = hash_points(points, a, b)
             s.lengths[total] = b - a
             total += 1
     out[4] = bullets / total if total else 0.0
@@ -51,7 +51,7 @@ def dclm(points: Any, flag: Any, n: int, lines: Any, number: int, words: Any, co
     out[7] = stops
     repeats(s.hashes, s.lengths, total, s.seen, s.five)
     out[10], out[11] = _all_copies(s.five, total)
-    total = split_paragraphs(points, flag, 0, n, True, s.hashes, s.lengths)
+    total = split_paragraphs(points, flag, n, lines, number, True, s.hashes, s.lengths)
     repeats(s.hashes, s.lengths, total, s.seen, s.five)
     out[8], out[9] = _all_copies(s.five, total)
 
@@ -147,13 +147,13 @@ def nemo(
             else:
                 value = grams[row, 6] / n
         out[12 + row] = value
-    other = blanks = 0
-    for i in range(n):
-        p = points[i]
-        alnum = 48 <= p <= 57 or 65 <= p <= 90 or 97 <= p <= 122
-        other += not (alnum or p == 10 or p == 63 or p == 33 or p == 44 or p == 46)
-        blanks += p == 32 or 8 <= p <= 10 or p == 13
-    out[21] = other / n if n else 0.0
+    alnum = blanks = 0
+    for p in range(128):
+        if 48 <= p <= 57 or 65 <= p <= 90 or 97 <= p <= 122 or p == 10 or p == 63 or p == 33 or p == 44 or p == 46:
+            alnum += s.ascii[p]
+        if p == 32 or 8 <= p <= 10 or p == 13:
+            blanks += s.ascii[p]
+    out[21] = (n - alnum) / n if n else 0.0
     out[22] = counts[2] / n if n else 0.0
     out[23] = _nemo_url_chars(points, n) / n if n else 0.0
     out[24] = blanks / n if n else 0.0
@@ -211,38 +211,12 @@ def redpajama(
 
 
 @kernel
-def word_statistics(hashes: Any, count: int, seen: Any) -> tuple[int, float]:
-    """Different words, and the entropy of their distribution in nats."""
-    mask = clear(seen, count)
-    unique = 0
-    for k in range(count):
-        unique += add(seen, hashes, k, mask) == k
-    entropy, log = 0.0, np.log(max(count, 1))
-    for slot in range(mask + 1):
-        first = seen.slot[slot]
-        if first >= 0:
-            copies = seen.copies[first]
-            entropy += copies * (log - np.log(copies)) if copies > 1 else log
-    if count:
-        entropy /= count
-    return unique, entropy
-
-
-@kernel
 def _all_copies(five: Any, total: int) -> tuple[float, float]:
     if total == 0:
         return 1.0, 1.0  # a page without a segment is dropped
     if total == 1:
         return 0.0, 0.0
     return five[2] / total, five[3] / max(five[4], 1)
-
-
-@kernel
-def _hash(points: Any, first: int, last: int) -> Any:
-    value = HASH_BASIS
-    for i in range(first, last):
-        value = (value ^ np.uint64(points[i])) * HASH_PRIME
-    return mix(value)
 
 
 @inlined
@@ -353,19 +327,41 @@ def _is_ellipsis_mark(points: Any, a: int, b: int) -> bool:
 
 @kernel
 def _deleted(points: Any, n: int, words: Any, a: int, b: int) -> int:
-    """Characters that go when the words a..b, joined by blanks, are deleted wherever they stand (mid-word too); rolling hash."""
-    length = 0
-    target, power = np.uint64(0), np.uint64(1)
+    """Characters that go when the words a..b, joined by blanks, are deleted wherever they stand (mid-word too).
+
+    Compared character by character up to 64 of them, beyond that by a rolling hash, so that no text takes quadratic time.
+    """
+    starts, lengths = words.start, words.length
+    length = b - a
+    for k in range(a, b + 1):
+        length += lengths[k]
+    pattern = np.empty(length, np.int32)
+    at = 0
     for k in range(a, b + 1):
         if k > a:
-            target = target * HASH_PRIME + np.uint64(32)
-            length += 1
-        for i in range(words.start[k], words.start[k] + words.length[k]):
-            target = target * HASH_PRIME + np.uint64(points[i])
-            length += 1
-    for _ in range(length):
+            pattern[at] = 32
+            at += 1
+        for i in range(starts[k], starts[k] + lengths[k]):
+            pattern[at] = points[i]
+            at += 1
+    deleted = 0
+    if length <= 64:
+        i = 0
+        while i + length <= n:
+            k = 0
+            while k < length and points[i + k] == pattern[k]:
+                k += 1
+            if k == length:
+                deleted += length
+                i += length
+            else:
+                i += 1
+        return deleted
+    target, value, power = np.uint64(0), np.uint64(0), np.uint64(1)
+    for k in range(length):
+        target = target * HASH_PRIME + np.uint64(pattern[k])
         power *= HASH_PRIME
-    value, deleted, since = np.uint64(0), 0, 0
+    since = 0
     for i in range(n):
         value = value * HASH_PRIME + np.uint64(points[i])
         since += 1
@@ -474,9 +470,5 @@ def _lorem_ipsum(points: Any, flag: Any, words: Any, count: int, lower: Any) -> 
     return found
 
 
-def _word_hash(text: str) -> np.uint64:
-    return np.uint64(_hash(np.array([ord(c) for c in text], np.int32), 0, len(text)))
-
-
 _READ_MORE = np.array([ord(c) for c in "read more"], np.int64)
-_LOREM, _IPSUM = _word_hash("lorem"), _word_hash("ipsum")
+_LOREM, _IPSUM = hash_text("lorem"), hash_text("ipsum")

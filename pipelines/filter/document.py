@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.filter import dialects
-from pipelines.filter.repetition import Grams, Table, grams, ngrams, repeats, repeats_of_lines, table
+from pipelines.filter.repetition import Grams, Table, grams, ngrams, repeats, repeats_of_lines, table, word_statistics
 from pipelines.filter.segments import (
     SHORT_LINE_CHARS,
     Lines,
@@ -22,11 +22,11 @@ from pipelines.filter.segments import (
     split_lines,
     split_newline_runs,
     split_paragraphs,
-    trim,
     widths,
 )
 from pipelines.filter.stop_words import StopWords, different, stop_word_tables
 from pipelines.filter.tokens import (
+    ALL_CAPITALS,
     HAS_LETTER,
     IS_UNSPACED,
     IS_WORD,
@@ -43,7 +43,7 @@ from pipelines.filter.tokens import (
     token_buffers,
     tokenise,
 )
-from pipelines.filter.unicode import ALPHA, CHARS_PER_WORD_CJK, CHARS_PER_WORD_SEA, CJK, SENTENCE, UNSPACED, UPPER, flags, lower
+from pipelines.filter.unicode import CHARS_PER_WORD_CJK, CHARS_PER_WORD_SEA, CJK, SENTENCE, flags, lower
 from pipelines.kernel import borrowed, inlined, kernel
 
 # Columns of the result: ours, then each dialect's; measures.MEASURES names them in this order.
@@ -77,7 +77,8 @@ class Scratch(NamedTuple):
     by_n: npt.NDArray[np.int64]  # (9, 9), see repetition.ngrams
     five: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.int64]
+    ascii: npt.NDArray[np.int64]  # (128,) how often each ASCII character occurs
+    positions: npt.NDArray[np.int32]
     histogram: npt.NDArray[np.int64]
     stop_words: StopWords
     english: English
@@ -106,69 +107,89 @@ def measure_batch(
         np.zeros((9, 9), np.int64),
         np.zeros(5, np.int64),
         np.zeros(12, np.int64),
-        np.zeros(4096, np.int64),
+        np.zeros(128, np.int64),
+        np.zeros(4096, np.int32),
         np.zeros(4096, np.int64),
         stop_word_tables().table,
         english(),
     )
     values = np.full((len(sizes), WIDTH), np.nan)
-    _measure(buffer, offsets, langs, wanted, flags(), lower(), scratch, values)
+    _measure(buffer, offsets, langs, bool(wanted[0]), flags(), scratch, values)
+    if wanted[1:].any():
+        _measure_dialects(buffer, offsets, langs, wanted, flags(), lower(), scratch, values)
     return values
 
 
 @kernel
-def _measure(buffer: Any, offsets: Any, langs: Any, wanted: Any, table: Any, lower: Any, scratch: Any, values: Any) -> None:
+def _measure(buffer: Any, offsets: Any, langs: Any, datatrove: bool, table: Any, scratch: Any, values: Any) -> None:
+    """Ours, and datatrove's."""
     s = _borrow(scratch)
-    buffer, table, lower = borrowed(buffer), borrowed(table), borrowed(lower)
+    buffer, table = borrowed(buffer), borrowed(table)
     for row in range(len(values)):
-        out = values[row]
+        out, lang = values[row], langs[row]
         n = decode(buffer, offsets[row], offsets[row + 1], table, s.points, s.flag)
         number = split_lines(s.points, s.flag, n, s.lines)
-        character_counts(s.points, s.flag, n, table, s.histogram[:128], s.counts)
+        character_counts(s.points, s.flag, n, table, s.ascii, s.counts)
         _characters(n, s, out)
         size = offsets[row + 1] - offsets[row]
         out[COMPRESSION] = compressed_size(buffer, offsets[row], offsets[row + 1], s.positions) / size if size else 0.0
         _lines(n, number, s, out)
         count = tokenise(s.points, s.flag, 0, n, s.english, s.tokens)
-        spaced = True
-        for k in range(count):
-            if s.tokens.kind[k] & IS_UNSPACED:
-                spaced = False
-                break
-        lang = langs[row]
-        if spaced:
-            _tokens(n, s.tokens, count, lang, s, out)
-            if wanted[0]:
-                _datatrove_from_ours(s, count, out)
-        else:
+        if _has_unspaced(s.tokens, count):
             made = split_unspaced(s.flag, s.points, s.tokens, count, s.words)
             _tokens(n, s.words, made, lang, s, out)
-            if wanted[0]:
+            if datatrove:
                 _datatrove(n, count, s, out)
-        _short_lines(number, s, out, wanted[0])
-        if wanted[0]:
+        else:
+            _tokens(n, s.tokens, count, lang, s, out)
+            if datatrove:
+                _datatrove_from_ours(out)
+        _short_lines(number, s, out, datatrove)
+        if datatrove:
             out[DATATROVE + 16] = s.counts[8] / count if count else 0.0
             out[DATATROVE + 5] = different(s.points, n, s.tokens, count, s.stop_words, 0)
+        _words(split_blanks(s.points, s.flag, 0, n, s.words), s, out)
+
+
+@kernel
+def _measure_dialects(buffer: Any, offsets: Any, langs: Any, wanted: Any, table: Any, lower: Any, scratch: Any, values: Any) -> None:
+    """The others'; a kernel of its own, so that who does not ask for them need not wait for its compilation."""
+    s = _borrow(scratch)
+    buffer, table, lower = borrowed(buffer), borrowed(table), borrowed(lower)
+    for row in range(len(values)):
+        out, lang = values[row], langs[row]
+        n = decode(buffer, offsets[row], offsets[row + 1], table, s.points, s.flag)
+        number = split_lines(s.points, s.flag, n, s.lines)
+        character_counts(s.points, s.flag, n, table, s.ascii, s.counts)
         count = split_blanks(s.points, s.flag, 0, n, s.words)
-        _words(count, s, out)
-        if wanted[2] or wanted[3]:
-            ngrams(s.words.hash, s.words.length, count, 1, s.seen, s.grams, s.by_n)
         if wanted[1]:
             dialects.dclm(s.points, s.flag, n, s.lines, number, s.words, count, lower, s, out[DCLM : DCLM + 21])
-        if wanted[2]:
-            dialects.dolma(s.points, n, s.lines, number, s.words, count, s.by_n, s, out[DOLMA : DOLMA + 19])
-        if wanted[4]:
-            made = split_normalised(s.points, s.flag, 0, n, lower, s.tokens)
-            kept = s.by_n.copy()
-            ngrams(s.tokens.hash, s.tokens.length, made, 1, s.seen, s.grams, s.by_n)
-            dialects.redpajama(s.points, s.flag, n, s.counts, s.lines, number, s.tokens, made, s.by_n, lang, s, lower, out[REDPAJAMA:])
-            s.by_n[:] = kept
-        if wanted[3]:
-            dialects.nemo(s.points, s.flag, n, s.counts, s.lines, number, s.words, count, s.by_n, s, out[NEMO : NEMO + 29])
-        if wanted[1]:
             made = split_segments(s.points, s.flag, 0, n, s.tokens)
             ngrams(s.tokens.hash, s.tokens.length, made, 1, s.seen, s.grams, s.by_n)
             dialects.dclm_grams(s.tokens, made, s.by_n, out[DCLM + 12 : DCLM + 21])
+        if wanted[4]:
+            made = split_normalised(s.points, s.flag, 0, n, lower, s.tokens)
+            ngrams(s.tokens.hash, s.tokens.length, made, 1, s.seen, s.grams, s.by_n)
+            dialects.redpajama(
+                s.points, s.flag, n, s.counts, s.lines, number, s.tokens, made, s.by_n, lang, s, lower, out[REDPAJAMA:]
+            )
+        if wanted[2] or wanted[3]:
+            ngrams(s.words.hash, s.words.length, count, 1, s.seen, s.grams, s.by_n)
+        if wanted[2]:
+            dialects.dolma(s.points, n, s.lines, number, s.words, count, s.by_n, s, out[DOLMA : DOLMA + 19])
+        if wanted[3]:
+            dialects.nemo(
+                s.points, s.flag, n, s.counts, s.lines, number, s.words, count, s.by_n, s, out[NEMO : NEMO + 29]
+            )
+
+
+@inlined
+def _has_unspaced(tokens: Any, count: int) -> bool:
+    kinds = tokens.kind
+    for k in range(count):
+        if kinds[k] & IS_UNSPACED:
+            return True
+    return False
 
 
 @inlined
@@ -184,7 +205,8 @@ def _borrow(s: Any) -> Any:
     return Scratch(
         borrowed(s.points), borrowed(s.flag), lines, borrow_tokens(s.tokens), borrow_tokens(s.words),
         Table(borrowed(s.seen.slot), borrowed(s.seen.copies)), work, borrowed(s.hashes), borrowed(s.lengths), borrowed(s.by_n),
-        borrowed(s.five), borrowed(s.counts), borrowed(s.positions), borrowed(s.histogram), words, borrow_english(s.english),
+        borrowed(s.five), borrowed(s.counts), borrowed(s.ascii), borrowed(s.positions), borrowed(s.histogram), words,
+        borrow_english(s.english),
     )  # fmt: skip
 
 
@@ -211,10 +233,9 @@ def _lines(n: int, number: int, s: Any, out: Any) -> None:
     bullets_and_ellipses(points, flag, n, s.five[:3])
     out[BULLET_LINES] = s.five[1] / max(s.five[0], 1)
     out[ELLIPSIS_LINES] = s.five[2] / max(s.five[0], 1)
-    first, last = trim(flag, 0, n)
-    made = split_paragraphs(points, flag, first, last, False, s.hashes, s.lengths)
+    made = split_paragraphs(points, flag, n, lines, number, False, s.hashes, s.lengths)
     repeats(s.hashes, s.lengths, made, s.seen, s.five)
-    out[PARAGRAPHS] = made if first < last else 0
+    out[PARAGRAPHS] = made if s.lengths[0] else 0
     out[DUP_PARAGRAPHS] = s.five[0] / made
     out[DUP_PARAGRAPH_CHARS] = s.five[1] / size
     made = split_newline_runs(points, n, lines, number, s.hashes, s.lengths)
@@ -275,7 +296,7 @@ def _tokens(n: int, tokens: Any, count: int, lang: int, s: Any, out: Any) -> Non
         out[STOP_WORDS] = different(s.points, n, tokens, count, s.stop_words, lang)
     out[NEWLINE_RATIO] = s.counts[8] / units if units else 0.0
     s.five[0] = step
-    unique, entropy = dialects.word_statistics(tokens.hash, count, s.seen)
+    unique, entropy = word_statistics(tokens.hash, count, s.seen)
     out[UNIQUE_WORDS] = unique / max(count, 1)
     out[ENTROPY] = entropy
     ngrams(tokens.hash, tokens.length, count, step, s.seen, s.grams, s.by_n)
@@ -287,7 +308,7 @@ def _tokens(n: int, tokens: Any, count: int, lang: int, s: Any, out: Any) -> Non
 
 
 @kernel
-def _datatrove_from_ours(s: Any, count: int, out: Any) -> None:
+def _datatrove_from_ours(out: Any) -> None:
     """Where no script is without blanks, ours and datatrove's are the same numbers."""
     out[DATATROVE] = out[WORDS]
     out[DATATROVE + 1] = out[MEAN_WORD_LENGTH]
@@ -343,13 +364,9 @@ def _short_lines(number: int, s: Any, out: Any, datatrove: bool) -> None:
 def _words(count: int, s: Any, out: Any) -> None:
     """What is counted in pieces between blanks."""
     longest = capital = 0
+    lengths, kinds = s.words.length, s.words.kind
     for k in range(count):
-        first, last = s.words.start[k], s.words.start[k] + s.words.length[k]
-        longest = max(longest, last - first)
-        letters = capitals = 0
-        for i in range(first, last):
-            letters += (s.flag[i] & ALPHA) != 0
-            capitals += (s.flag[i] & UPPER) != 0
-        capital += letters > 1 and letters == capitals
+        longest = max(longest, lengths[k])
+        capital += (kinds[k] & ALL_CAPITALS) != 0
     out[LONGEST_WORD] = longest
     out[ALL_CAPS_WORDS] = capital / max(count, 1)

@@ -67,7 +67,7 @@ MEASURES: dict[str, str] = {
     "bracket_char_ratio": "brackets over characters",
     "curly_bracket_ratio": "curly brackets over characters",
     "url_char_ratio": "characters of addresses over all",
-    "all_caps_word_ratio": "words of two or more letters, all of them capitals, over words",
+    "all_caps_word_ratio": "pieces between blanks of two or more characters, with letters, all of them capitals",
     "unique_word_ratio": "different words over words",
     "unigram_entropy": "entropy of the distribution of words, in nats",
     "compression_ratio": "bytes after a plain LZ77 coder over bytes of the text",

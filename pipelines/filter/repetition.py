@@ -134,6 +134,24 @@ def repeats_of_lines(lines: Any, number: int, hashes: Any, lengths: Any, seen: A
 
 
 @kernel
+def word_statistics(hashes: Any, count: int, seen: Any) -> tuple[int, float]:
+    """Different words, and the entropy of their distribution in nats."""
+    mask = clear(seen, count)
+    unique = 0
+    for k in range(count):
+        unique += add(seen, hashes, k, mask) == k
+    entropy, log = 0.0, np.log(max(count, 1))
+    for slot in range(mask + 1):
+        first = seen.slot[slot]
+        if first >= 0:
+            copies = seen.copies[first]
+            entropy += copies * (log - np.log(copies)) if copies > 1 else log
+    if count:
+        entropy /= count
+    return unique, entropy
+
+
+@kernel
 def ngrams(hashes: Any, lengths: Any, number: int, step: int, seen: Any, work: Any, out: Any) -> None:
     """The n-grams of `number` tokens, n = 2..10, an n-gram being n * step tokens; `out` is (9, 9), a row an n:
 

@@ -132,25 +132,38 @@ def split_newline_runs(points: Any, n: int, lines: Any, number: int, hashes: Any
 
 
 @kernel
-def split_paragraphs(points: Any, flag: Any, first: int, last: int, strip: bool, hashes: Any, lengths: Any) -> int:
-    """The segments between two or more newlines; with `strip` without blanks at their ends, and blank ones left out."""
-    made, begin, i = 0, first, first
-    while i <= last:
-        run = i
-        while run < last and points[run] == 10:
-            run += 1
-        if i == last or run - i >= 2:
-            a, b = begin, i
-            if strip:
-                a, b = trim(flag, a, b)
-            if not strip or a < b:
-                hashes[made] = hash_points(points, a, b)
-                lengths[made] = b - a
-                made += 1
-            begin = run
-            if i == last:
-                break
-        i = max(run, i + 1)
+def split_paragraphs(points: Any, flag: Any, n: int, lines: Any, number: int, each: bool, hashes: Any, lengths: Any) -> int:
+    """The segments between two or more newlines of the text without blanks at its ends; with `each`, each without blanks at its
+    ends, and blank ones left out. A segment's hash is made of those of its lines.
+    """
+    start, stop = trim(flag, 0, n)
+    made = k = 0
+    while k < number:
+        while k < number and (lines.length[k] == 0 or lines.last[k] <= start):
+            k += 1
+        head = k
+        while k < number and lines.length[k] and lines.first[k] < stop:
+            k += 1
+        if k == head:
+            break
+        first, last = max(lines.first[head], start), min(lines.last[k - 1], stop)
+        if each:
+            first, last = trim(flag, first, last)
+            if first == last:
+                continue
+        value = HASH_BASIS
+        for line in range(head, k):
+            a, b = max(lines.first[line], first), min(lines.last[line], last)
+            if a < b:
+                whole = b - a == lines.length[line]
+                value = (value ^ (lines.hash[line] if whole else hash_points(points, a, b))) * HASH_PRIME
+            elif first < lines.first[line] and lines.last[line] < last:
+                value *= HASH_PRIME
+        hashes[made] = mix(value)
+        lengths[made] = last - first
+        made += 1
+    if made == 0 and not each:
+        hashes[0], lengths[0], made = np.uint64(0), 0, 1  # the empty text is one empty segment
     return made
 
 
@@ -231,7 +244,9 @@ def is_list_line(flag: Any, points: Any, first: int, last: int) -> bool:
             i += 1
         words += i > begin and word
         i += 1
-    return max(words, wide / 2) < LIST_LINE_WORDS
+        if words >= LIST_LINE_WORDS or wide >= 2 * LIST_LINE_WORDS:
+            return False
+    return True
 
 
 @kernel
@@ -328,23 +343,26 @@ def _address_chars(points: Any, flag: Any, n: int) -> int:
 def compressed_size(data: Any, first: int, last: int, table: Any) -> int:
     """Bytes that a greedy LZ77 coder needs (a match of 4 bytes or more, at most 65,535 back, costs 3; else a byte costs 1).
 
-    `table` (4,096,) int64 is scratch. An own coder, so that the measure does not depend on a library's version.
+    `table` (4,096,) int32 is scratch. An own coder, so that the measure does not depend on a library's version.
     """
     table[:] = -1
-    size, i = 0, first
+    size, misses, i = 0, 0, first
     while i + 4 <= last:
         word = np.uint32(data[i]) | np.uint32(data[i + 1]) << 8 | np.uint32(data[i + 2]) << 16 | np.uint32(data[i + 3]) << 24
-        slot = np.int64((np.uint64(word) * np.uint64(2654435761) >> np.uint64(20)) & np.uint64(4095))
-        at = table[slot]
-        table[slot] = i
-        if at >= 0 and i - at <= 65535:
-            length = 0
+        slot = np.int64((word * np.uint32(2654435761)) >> np.uint32(20)) & 4095
+        at = np.int64(table[slot]) + first
+        table[slot] = i - first
+        if at >= first and i - at <= 65535 and data[at] == data[i] and data[at + 1] == data[i + 1]:
+            length = 2
             while i + length < last and data[at + length] == data[i + length]:
                 length += 1
             if length >= 4:
                 size += 3 + length // 255
                 i += length
+                misses = 0
                 continue
-        size += 1
-        i += 1
+        misses += 1
+        step = min(1 + (misses >> 6), last - i)  # where nothing repeats, look less often, as LZ4 does
+        size += step
+        i += step
     return size + last - i

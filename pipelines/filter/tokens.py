@@ -40,7 +40,7 @@ from pipelines.filter.unicode import (
     SPACE,
     SUFFIX,
     UNSPACED,
-    flags,
+    UPPER,
     spacy_english,
 )
 from pipelines.kernel import borrowed, inlined, kernel
@@ -52,6 +52,7 @@ IS_PUNCT = 4  # nothing but punctuation (categories P*)
 IS_MARK = 8  # one of the sentencizer's marks
 IS_UNSPACED = 16  # has a character of a script without blanks
 STARTS_ALNUM = 32  # its first character is a letter or a digit
+ALL_CAPITALS = 64  # of `split_blanks`: two characters or more, with letters, all of them capitals
 
 _LONGEST = 12  # characters of an exception
 _DONE = 255  # KIND of a token while exceptions are put together
@@ -92,6 +93,14 @@ def token_buffers(size: int) -> Tokens:
     )
 
 
+def _ends(first: int, last: int) -> int:
+    """Where `English.lengths` keeps exceptions with these first and last characters."""
+    return (first * 37 + last) & 1023
+
+
+ends: Any = inlined(_ends)
+
+
 @cache
 def english() -> English:
     """The tables, built once a process."""
@@ -109,7 +118,7 @@ def english() -> English:
         keys[slot], values[slot] = key, value
     lengths = np.zeros(1024, np.uint32)
     for pieces in exceptions:
-        lengths[ends(ord(pieces[0][0]), ord(pieces[-1][-1]))] |= np.uint32(1 << sum(map(len, pieces)))
+        lengths[_ends(ord(pieces[0][0]), ord(pieces[-1][-1]))] |= np.uint32(1 << sum(map(len, pieces)))
     made = English(
         keys,
         values,
@@ -118,28 +127,22 @@ def english() -> English:
         lengths,
         np.zeros_like(lengths),
     )
-    _split_by_affixes(["".join(pieces) for pieces in exceptions], made)
+    index = {"".join(pieces): i for i, pieces in enumerate(exceptions)}
+    for pieces in (entry.split(" ") for entry in data["split_exceptions"]):
+        i, size = index["".join(pieces)], sum(map(len, pieces))
+        made.split[i, : len(pieces)] = [len(p) for p in pieces]
+        made.split_lengths[_ends(ord(pieces[0][0]), ord(pieces[-1][-1]))] |= np.uint32(1 << size)
     return made
-
-
-def _split_by_affixes(texts: list[str], tables: English) -> None:
-    """Fill `split`: what the tokenizer without exceptions makes of those in which it finds a prefix, a suffix or an infix."""
-    alone = tables._replace(lengths=np.zeros_like(tables.lengths))
-    table, tokens = flags(), token_buffers(_LONGEST)
-    for i, text in enumerate(texts):
-        points = np.array([ord(c) for c in text], np.int32)
-        flag, n = table[points], len(points)
-        inside = any(_infix(points, flag, at, 0, n) > 0 for at in range(n))
-        if inside or _prefix(points, flag, 0, n) > 0 or _suffix(points, flag, 0, n, True, alone) > 0:
-            count = _piece(points, flag, 0, n, True, alone, tokens, 0)
-            tables.split[i, :count] = tokens.length[:count]
-            tables.split_lengths[ends(ord(text[0]), ord(text[-1]))] |= np.uint32(1 << n)
 
 
 def hash_text(text: str) -> np.uint64:
     """The hash of a token with this text, as the kernels give it."""
-    value: Any = hash_points(np.array([ord(c) for c in text], np.int32), 0, len(text))
-    return np.uint64(value)
+    value, mask = int(HASH_BASIS), (1 << 64) - 1
+    for c in text:
+        value = (value ^ ord(c)) * int(HASH_PRIME) & mask
+    value ^= value >> 33
+    value = value * 0xFF51AFD7ED558CCD & mask
+    return np.uint64(value ^ value >> 33 | 1)
 
 
 @kernel
@@ -210,12 +213,6 @@ def _find(tables: Any, key: Any) -> int:
             return int(tables.values[slot])
         slot = (slot + 1) & mask
     return -2
-
-
-@inlined
-def ends(first: int, last: int) -> int:
-    """Where `English.lengths` keeps exceptions with these first and last characters."""
-    return (first * 37 + last) & 1023
 
 
 @kernel
@@ -633,33 +630,53 @@ def tokenise(points: Any, flag: Any, first: int, last: int, tables: Any, tokens:
             continue
         begin = i
         value, any_of, all_of = HASH_BASIS, np.uint32(0), np.uint32(0xFFFFFFFF)
+        inner, inner_any, inner_all = value, any_of, all_of  # the same without the last character
         while i < last and not flag[i] & SPACE:
+            inner, inner_any, inner_all = value, any_of, all_of
             value = (value ^ np.uint64(points[i])) * HASH_PRIME
             any_of |= flag[i]
             all_of &= flag[i]
             i += 1
-        before = count
-        if all_of & PLAIN:  # letters alone: a word, unless it is an exception ("cant")
-            which = _exception(points, begin, i, tables)
-            if which < 0:
-                tokens.start[count] = begin
-                tokens.length[count] = i - begin
-                tokens.hash[count] = mix(value)
-                tokens.kind[count] = _kind(any_of, all_of, flag[begin], i - begin)
-                count += 1
-                continue
+        which = _exception(points, begin, i, tables)
+        if which >= 0:
+            before = count
             count = _emit_exception(tokens, count, begin, tables.pieces[which])
+            _finish(points, flag, tokens, before, count)
+        elif all_of & (PLAIN | DIGIT):  # letters, or digits: nothing to split
+            count = _add(tokens, count, begin, i, value, any_of, all_of, flag[begin])
+        elif i - begin > 1 and inner_all & PLAIN and _ends_word(points, flag, begin, i, tables):
+            end = i - 1  # letters and one mark: the commonest
+            count = _add(tokens, count, begin, end, inner, inner_any, inner_all, flag[begin])
+            mark = (HASH_BASIS ^ np.uint64(points[end])) * HASH_PRIME
+            count = _add(tokens, count, end, i, mark, flag[end], flag[end], flag[end])
         else:
-            which = _exception(points, begin, i, tables)
-            if which >= 0:
-                count = _emit_exception(tokens, count, begin, tables.pieces[which])
-                _finish(points, flag, tokens, before, count)
-                continue
+            before = count
             count = _piece(points, flag, begin, i, (any_of & DIGIT) != 0, tables, tokens, count)
             if count - before > 1 and _may_join(points, tables, tokens, before, count):
                 count = _join(points, tables, tokens, before, count)
-        _finish(points, flag, tokens, before, count)
+            _finish(points, flag, tokens, before, count)
     return count
+
+
+@inlined
+def _add(tokens: Any, count: int, first: int, last: int, value: Any, any_of: Any, all_of: Any, flag: Any) -> int:
+    tokens.start[count] = first
+    tokens.length[count] = last - first
+    tokens.hash[count] = mix(value)
+    tokens.kind[count] = _kind(any_of, all_of, flag, last - first)
+    return count + 1
+
+
+@inlined
+def _ends_word(points: Any, flag: Any, first: int, last: int, tables: Any) -> bool:
+    """Whether the mark after letters is a suffix, and they a word: no exception ("id." ends in another one), no "US$"."""
+    if points[last - 1] == 36 or _exception(points, first, last - 1, tables) >= 0:
+        return False
+    if points[last - 1] != 46:
+        return (flag[last - 1] & SUFFIX) != 0
+    if flag[last - 2] & BEFORE_POINT:
+        return True
+    return last - first > 2 and (flag[last - 2] & CAPITAL) != 0 and (flag[last - 3] & CAPITAL) != 0
 
 
 @kernel
@@ -703,17 +720,16 @@ def split_blanks(points: Any, flag: Any, first: int, last: int, tokens: Any) -> 
             i += 1
             continue
         begin = i
-        value, any_of, all_of = HASH_BASIS, np.uint32(0), np.uint32(0xFFFFFFFF)
+        value, any_of, all_of, small = HASH_BASIS, np.uint32(0), np.uint32(0xFFFFFFFF), np.uint32(0)
         while i < last and not flag[i] & SPACE:
             value = (value ^ np.uint64(points[i])) * HASH_PRIME
             any_of |= flag[i]
             all_of &= flag[i]
+            small |= (flag[i] & ALPHA) & ~((flag[i] & UPPER) >> np.uint32(3))  # ALPHA where it is no capital
             i += 1
-        tokens.start[count] = begin
-        tokens.length[count] = i - begin
-        tokens.hash[count] = mix(value)
-        tokens.kind[count] = _kind(any_of, all_of, flag[begin], i - begin)
-        count += 1
+        count = _add(tokens, count, begin, i, value, any_of, all_of, flag[begin])
+        if i - begin > 1 and any_of & ALPHA and not small:
+            tokens.kind[count - 1] |= ALL_CAPITALS
     return count
 
 
@@ -726,35 +742,13 @@ def split_segments(points: Any, flag: Any, first: int, last: int, tokens: Any) -
     count = 0
     i = first
     while i < last:
-        if not flag[i] & ALNUM:
+        if not flag[i] & ALNUM and not _is_connector(points[i]):
             i += 1
             continue
         begin = i
-        if flag[i] & UNSPACED and not _is_katakana(points[i]):
-            i += 1
-            while i < last and flag[i] & MARK:
-                i += 1
-        else:
-            katakana = _is_katakana(points[i])
-            i += 1
-            while i < last:
-                point = points[i]
-                if flag[i] & MARK or point == 95:
-                    i += 1
-                elif flag[i] & ALNUM:
-                    if (flag[i] & UNSPACED and not _is_katakana(point)) or _is_katakana(point) != katakana:
-                        break
-                    i += 1
-                elif i + 1 < last and flag[i + 1] & ALNUM and not flag[i + 1] & UNSPACED:
-                    letters = flag[i - 1] & ALPHA and flag[i + 1] & ALPHA
-                    digits = _is_digit(points[i - 1]) and _is_digit(points[i + 1])
-                    both = point == 39 or point == 46 or point == 0x2019
-                    middle = point == 58 or point == 0xB7 or point == 0x2027
-                    if not ((both and (letters or digits)) or (middle and letters) or ((point == 44 or point == 59) and digits)):
-                        break
-                    i += 2
-                else:
-                    break
+        i = _segment_end(points, flag, begin, last)
+        if not flag[begin] & ALNUM:
+            continue
         value, any_of, all_of = HASH_BASIS, np.uint32(0), np.uint32(0xFFFFFFFF)
         for k in range(begin, i):
             value = (value ^ np.uint64(points[k])) * HASH_PRIME
@@ -766,6 +760,81 @@ def split_segments(points: Any, flag: Any, first: int, last: int, tokens: Any) -
         tokens.kind[count] = _kind(any_of, all_of, flag[begin], i - begin)
         count += 1
     return count
+
+
+@kernel
+def _segment_end(points: Any, flag: Any, begin: int, last: int) -> int:
+    """The end of the segment that begins with a letter, a digit or a connector such as "_" (WB3 to WB13b of UAX 29)."""
+    base, i = begin, begin + 1  # the last character that is no mark; the next one
+    alone = flag[begin] & ALNUM and not _joins(points[begin], flag[begin])
+    while i < last:
+        point = points[i]
+        if flag[i] & MARK or _is_format(point):
+            i += 1
+            continue
+        if alone:
+            return i
+        if flag[i] & ALNUM:
+            if not _joins(point, flag[i]):
+                return i
+            if not _is_connector(points[base]) and _is_katakana(points[base]) != _is_katakana(point):
+                return i
+        elif not _is_connector(point):
+            hebrew = 0x5D0 <= points[base] <= 0x5EA
+            after = i + 1
+            while after < last and (flag[after] & MARK or _is_format(points[after])):
+                after += 1
+            inside = after < last and _is_inside(points, flag, base, i, after, hebrew)
+            if not inside and not (hebrew and point == 39):
+                return i
+            if inside:
+                i = after
+        base = i
+        i += 1
+    return i
+
+
+@inlined
+def _joins(point: int, f: Any) -> bool:
+    """Whether a letter or digit makes segments with others: no ideograph, hiragana or Thai, no superscript or circled number."""
+    if f & UNSPACED:
+        return _is_katakana(point)
+    return (f & (ALPHA | DIGIT)) != 0 or 0x2160 <= point <= 0x2188
+
+
+@kernel
+def _is_inside(points: Any, flag: Any, before: int, at: int, after: int, hebrew: bool) -> bool:
+    """Whether a mark stays inside a segment, between two letters or two digits."""
+    point = points[at]
+    if flag[before] & DIGIT and flag[after] & DIGIT:
+        if point == 0x2C or point == 0x3B or point == 0x37E or point == 0x589 or point == 0x60C or point == 0x66C or point == 0x2044:
+            return True
+        if point == 0xFF0C or point == 0xFF1B:
+            return True
+    elif not (flag[before] & ALPHA and flag[after] & ALPHA) or (flag[before] | flag[after]) & UNSPACED:
+        return False
+    elif point == 0x3A or point == 0xB7 or point == 0x387 or point == 0x55F or point == 0x5F4 or point == 0x2027 or point == 0xFF1A:
+        return True
+    elif hebrew and point == 0x22 and 0x5D0 <= points[after] <= 0x5EA:
+        return True
+    return point == 0x27 or point == 0x2E or point == 0x2018 or point == 0x2019 or point == 0x2024 or point == 0xFF07 or point == 0xFF0E
+
+
+@inlined
+def _is_connector(point: int) -> bool:
+    return point == 95 or (
+        point > 0x2000 and (point == 0x202F or 0x203F <= point <= 0x2040 or point == 0x2054 or 0xFE33 <= point <= 0xFE34
+                            or 0xFE4D <= point <= 0xFE4F or point == 0xFF3F)
+    )  # fmt: skip
+
+
+@inlined
+def _is_format(point: int) -> bool:
+    """Characters that UAX 29 looks through, beside combining marks: soft hyphens, directions, half-width voiced marks."""
+    return point == 0xAD or (
+        point > 0x600 and (point == 0x61C or 0x200E <= point <= 0x200F or 0x202A <= point <= 0x202E or 0x2060 <= point <= 0x206F
+                           or point == 0xFEFF or 0xFF9E <= point <= 0xFF9F or 0xFFF9 <= point <= 0xFFFB)
+    )  # fmt: skip
 
 
 @kernel
@@ -810,23 +879,40 @@ def is_ascii_punctuation(point: int) -> bool:
 
 @kernel
 def count_sentences(points: Any, flag: Any, first: int, last: int, tables: Any, tokens: Any) -> int:
-    """Sentences of a stripped line as spaCy's sentencizer finds them: a new one begins after a mark, with what is no punctuation."""
-    number = tokenise(points, flag, first, last, tables, tokens)
-    if number == 0:
-        return 0
-    count, seen = 1, False
-    for k in range(number):
-        if k and seen:
-            end = tokens.start[k - 1] + tokens.length[k - 1]
-            gap = tokens.start[k] - end
-            if gap > 1 or (gap == 1 and points[end] != 32):  # more than one blank is a token of spaCy's
+    """Sentences of a stripped line as spaCy's sentencizer finds them: a new one begins after a mark, with what is no punctuation.
+
+    Only pieces with a mark in them need to be cut into tokens to tell.
+    """
+    count, seen = 0, False
+    i = first
+    while i < last:
+        if flag[i] & SPACE:
+            begin = i
+            while i < last and flag[i] & SPACE:
+                i += 1
+            if seen and (i - begin > 1 or points[begin] != 32):  # more than one blank is a token of spaCy's
                 count += 1
                 seen = False
-        if seen and not tokens.kind[k] & (IS_PUNCT | IS_MARK):
-            count += 1
-            seen = False
-        elif tokens.kind[k] & IS_MARK:
-            seen = True
+            continue
+        begin = i
+        any_of, all_of = np.uint32(0), np.uint32(0xFFFFFFFF)
+        while i < last and not flag[i] & SPACE:
+            any_of |= flag[i]
+            all_of &= flag[i]
+            i += 1
+        if count == 0:
+            count = 1
+        if not any_of & MARKS:
+            if seen and not all_of & PUNCT:
+                count += 1
+                seen = False
+            continue
+        for k in range(tokenise(points, flag, begin, i, tables, tokens)):
+            if seen and not tokens.kind[k] & (IS_PUNCT | IS_MARK):
+                count += 1
+                seen = False
+            elif tokens.kind[k] & IS_MARK:
+                seen = True
     return count
 
 
