@@ -59,8 +59,8 @@ def _prose(words: float, runs: float, solid: float, marks: float) -> bool:
 
 @kernel
 def gather(
-    facts: np.ndarray, sums: np.ndarray, texts: int, script_of: np.ndarray, nature: np.ndarray,
-    of_block: np.ndarray, groups: np.ndarray, totals: np.ndarray, solid: np.ndarray,
+    facts: np.ndarray, sums: np.ndarray, texts: int, script_of: np.ndarray, kin: np.ndarray,
+    nature: np.ndarray, of_block: np.ndarray, groups: np.ndarray, totals: np.ndarray, solid: np.ndarray,
 ) -> int:  # fmt: skip
     """Gather blocks of one language; how many groups there are.
 
@@ -105,7 +105,7 @@ def gather(
             for b in range(at, end):
                 if of_block[b] == -2 and used - first < GROUPS:
                     used += _split(
-                        facts, sums, at, end, facts[b, SCRIPT], script_of, nature, of_block, used, GROUPS - (used - first)
+                        facts, sums, at, end, facts[b, SCRIPT], script_of, kin, nature, of_block, used, GROUPS - (used - first)
                     )
             for b in range(at, end):
                 g = of_block[b]
@@ -128,8 +128,8 @@ def gather(
 
 @kernel
 def _split(
-    facts: np.ndarray, sums: np.ndarray, begin: int, end: int, script: int, script_of: np.ndarray, nature: np.ndarray,
-    of_block: np.ndarray, group: int, most: int,
+    facts: np.ndarray, sums: np.ndarray, begin: int, end: int, script: int, script_of: np.ndarray, kin: np.ndarray,
+    nature: np.ndarray, of_block: np.ndarray, group: int, most: int,
 ) -> int:  # fmt: skip
     """Give the blocks of a script that wait (-2) their groups, numbered from `group`; how many groups."""
     langs = sums.shape[1]
@@ -149,7 +149,10 @@ def _split(
         while count < most:
             best, best_gain = -1, 0.0
             for lang in range(langs):
-                if script_of[lang] != script:
+                related = False
+                for c in range(count):
+                    related = related or (kin[lang] >= 0 and kin[lang] == kin[chosen[c]])
+                if script_of[lang] != script or related:
                     continue
                 gain, places = 0.0, 0.0
                 for b in range(begin, end):
@@ -228,5 +231,5 @@ def group(
     """
     groups, totals = np.zeros((GROUPS * texts, G_FACTS), np.int64), np.zeros((GROUPS * texts, len(model.langs)), np.int64)
     of_block, solid = np.zeros(len(facts), np.int64), np.zeros(texts, np.int64)
-    used = gather(facts, sums, texts, model.script_of, NATURE, of_block, groups, totals, solid)
+    used = gather(facts, sums, texts, model.script_of, model.kin, NATURE, of_block, groups, totals, solid)
     return groups[:used], totals[:used], of_block, solid

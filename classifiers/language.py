@@ -23,7 +23,7 @@ import numpy as np
 
 from classifiers import blocks, ngrams
 from classifiers.codes import SERBO_CROATIAN, code
-from classifiers.scripts import SCRIPTS, WRITTEN, may_write
+from classifiers.scripts import NUMBER, SCRIPTS, WRITTEN, may_write
 
 UNDETERMINED = "und"
 MAX_CHARS = 300  # that fastText reads of each language of a text
@@ -40,6 +40,8 @@ NEUTRAL = 0.1  # probability of what fastText does not know
 WEIGHT = 1.5  # of fastText's log-probability for a language that the letter model does not know
 DEFICIT = 0.5  # nats a letter by which a text is unlike the language it is most like, from which it is rather an unknown one,
 UNKNOWN = (-5.0, 2.0)  # what that may change, in nats,
+SENTENCE = 60.0  # less in a text of more letters, which fastText rather gives to that language than not,
+MUTE = -0.5  # the least of it in Devanagari
 FOREIGN = 3.0  # and what a letter counts that no language of the model has
 NOISE = (2.5, 12)  # nats a letter, and letters, from which a text that fastText has no idea of either is no language
 NO_IDEA = 0.4  # probability of fastText's first opinion
@@ -245,6 +247,9 @@ def _by_both(
     most = nats[rows, like]
     deficit = letters.typical[like] - most / places + FOREIGN * foreign / places
     unknown = np.clip(np.minimum(places, CAP) * (deficit - DEFICIT), *UNKNOWN)
+    # the letter model cuts words of Devanagari at vowel signs: what is left is alike in all languages
+    unknown = np.where(groups[:, blocks.G_SCRIPT] == NUMBER["Deva"], np.maximum(unknown, MUTE), unknown)
+    milder = np.maximum(unknown, UNKNOWN[0] * np.minimum(1.0, SENTENCE / places))
     weighed = (
         np.log(belief) * (places / (places + FEW))[:, None] + (nats - most[:, None]) * np.minimum(1.0, CAP / places)[:, None]
     )
@@ -254,12 +259,12 @@ def _by_both(
     strange = np.maximum(0.0, deficit - STRANGE)
     noise = (deficit > NOISE[0]) & (places >= NOISE[1]) & (certain < NO_IDEA)
     labels, scores = [], []
-    for g, (column, first, whole, off, bonus) in enumerate(
-        zip(best.tolist(), top.tolist(), total.tolist(), strange.tolist(), unknown.tolist(), strict=True)
+    for g, (column, first, whole, off, doubt, mild) in enumerate(
+        zip(best.tolist(), top.tolist(), total.tolist(), strange.tolist(), unknown.tolist(), milder.tolist(), strict=True)
     ):
         lang = letters.langs[column]
         for other, p in others[g].items():
-            value = WEIGHT * math.log(max(p, BELOW)) + bonus
+            value = WEIGHT * math.log(max(p, BELOW)) + (mild if p >= 0.5 else doubt)
             whole += math.exp(value - first)
             if value > first:
                 lang, whole, first, off = other, whole * math.exp(first - value), value, 0.0

@@ -26,6 +26,9 @@ FLOOR = -12.0  # the least value, in nats, stored as 0
 STEP = 0.125  # nats of a stored step
 UNSEEN = 1.0  # nats lost for each letter that a sequence is shorter than the longest
 
+# Languages so close that single lines do not tell them apart: a text is not divided between them.
+KIN = (("hr", "bs", "sr"), ("nb", "nn"), ("id", "ms"), ("zu", "xh"), ("st", "tn"))
+
 # What is read of a text: all of it up to WHOLE bytes, else WINDOWS pieces at equal distances.
 WHOLE = 1400
 WINDOWS = 8
@@ -64,6 +67,7 @@ class NgramModel:
 
     langs: tuple[str, ...]  # (L,) ISO 639-1
     script_of: np.ndarray  # uint8 (L,): the number of the script
+    kin: np.ndarray  # int8 (L,): number of its KIN, -1 for none
     typical: np.ndarray  # float32 (L,): mean value a letter, in nats above FLOOR, of the language's own texts
     letter: np.ndarray  # uint16 (65536,): code point, in either case, to letter
     compose: np.ndarray  # uint16 (A, 112): letter and mark to letter, 0 for none
@@ -136,6 +140,7 @@ def _unpack(arrays: dict[str, np.ndarray]) -> NgramModel:
     return NgramModel(
         langs=langs,
         script_of=np.array([NUMBER[str(name)] for name in arrays["scripts"]], np.uint8),
+        kin=np.array([next((i for i, kin in enumerate(KIN) if lang in kin), -1) for lang in langs], np.int8),
         typical=arrays["typical"].astype(np.float32),
         letter=letter,
         compose=compose,

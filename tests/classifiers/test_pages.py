@@ -70,6 +70,25 @@ def test_lists_tables_and_posts_are_words(text: str, lang: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("pt", "gl"),
+        ("pt", "es"),
+        ("cs", "sk"),
+        ("da", "nb"),
+        ("uk", "ru"),
+        ("zu", "xh"),
+        ("et", "fi"),
+        ("hi", "mr"),
+        ("he", "yi"),
+    ],
+)
+def test_close_languages(one: str, other: str) -> None:
+    got = found(RAIN[one], RAIN[other])
+    assert got.langs == [one, other]
+
+
+@pytest.mark.parametrize(
     ("text", "lang", "script"),
     [
         ("\u8fd9\u4e2a\u56fd\u5bb6\u7684\u7ecf\u6d4e\u53d1\u5c55\u5f88\u5feb", "zh", "Hans"),

@@ -13,7 +13,7 @@ from pipelines.filter.language import IDENTIFIED, LANGUAGE_COLUMNS, LanguageConf
 from pipelines.schema import RECORD, record_batch
 
 EN = "The water stood at the mill by nine o'clock, and then it slowly turned back."
-ZH = "\u6628\u5929\u591c\u91cc\u4e0b\u4e86\u4e00\u573a\u5927\u96e8\u3001\u6751\u5b50\u65c1\u8fb9\u7684\u6cb3\u6da8\u5f97\u5feb\u3002"
+ZH = "\u4e0b\u4e86\u4e00\u591c\u7684\u96e8\uff0c\u65e9\u4e0a\u6cb3\u6c34\u6f2b\u8fc7\u4e86\u516c\u8def\u3002"
 DE = "Das Wasser stand um neun Uhr an der M\u00fchle und ging dann langsam wieder zur\u00fcck."
 TEXTS = [EN, ZH, DE, "12345 ...", None, "", f"{DE}\n{DE}\n{DE}\n{EN}\n"]
 LANGS = ["en", "zh", "de", "und", "und", "und", "de"]
@@ -110,6 +110,16 @@ def test_no_model(tmp_path: Path) -> None:
     path.write_bytes(b"not a model")
     with pytest.raises(UserError, match=r"model.bin.*set LanguageConfig.model"):
         identify(pa.array([EN]), LanguageConfig(model=str(path)))
+
+
+def test_another_model_by_path() -> None:
+    """labels.bin: fastText 0.9.2, 8 labels like GlotLID's, trained on the sentences of rain.tsv in any order of words."""
+    path = Path(__file__).parents[1] / "classifiers" / "labels.bin"
+    rain = dict(line.split("\t") for line in (path.parent / "rain.tsv").read_text(encoding="utf-8").splitlines())
+    langs = ["en", "de", "fr", "es", "zh", "ru", "sr", "zu"]
+    got = identify(pa.array([rain[lang] for lang in langs] + [rain["pl"]]), LanguageConfig(model=str(path)))
+    assert got["first"].to_pylist()[:-1] == got["lang"].to_pylist()[:-1] == langs
+    assert got["lang"][8].as_py() == "pl"  # which that model lacks
 
 
 @pytest.mark.slow
