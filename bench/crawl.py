@@ -24,6 +24,7 @@ from typing import Any
 from bench.common import EXAMPLES, RESULTS, About, Better, Row, installed, machine, publish, row, shown, version
 from bench.corpus import jsonl
 from bench.overlap import f1
+from pipelines.filter.languages import base_code
 from pipelines.lookup import documents
 from pipelines.rundir import open_run
 from pipelines.schema import KEPT
@@ -41,6 +42,7 @@ ABOUT = About(
     peers=("datatrove", "trafilatura", "spacy", "warcio", "python-magic"),
 )
 REAL = ("keep", "drop-duplicate")  # records that hold a page
+GROUPS = ("English", "Chinese/Japanese/Korean", "other languages")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,11 @@ def peer_outcome(crawl: Path, known: set[str]) -> tuple[Outcome | None, str | No
         return Outcome({f["id"] if f["id"] in known else f["metadata"]["url"]: f["text"] for f in texts}, {}), name
 
 
+def group_of(lang: str | None) -> str:
+    """English, the three of East Asia, or the others and the unknown."""
+    return GROUPS[0] if lang == "en" else GROUPS[1] if base_code(lang) in ("zh", "ja", "ko") else GROUPS[2]
+
+
 def groups_of(manifest: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     """Record ids of the groups of two copies or more."""
     groups: dict[str, list[str]] = defaultdict(list)
@@ -135,12 +142,16 @@ def compare(
     groups = groups_of(manifest)
     copies = sum(len(members) - 1 for members in groups.values())
 
+    keep_of = Counter(group_of(r.get("lang")) for r in keep)
+    wanted = [group for group in GROUPS if keep_of[group]]
+
     def shares(outcome: Outcome) -> list[float]:
         gone = sum(not any(m in outcome.kept for m in members) for members in groups.values())
         dropped = sum(r["record_id"] not in outcome.kept for r in drop)
-        kept = len(keep) - len(lost_keeps(manifest, outcome))
+        lost = Counter(group_of(r.get("lang")) for r in lost_keeps(manifest, outcome))
         return [
-            kept / max(len(keep), 1),
+            1 - lost.total() / max(len(keep), 1),
+            *(1 - lost[group] / keep_of[group] for group in wanted),
             dropped / max(len(drop), 1),
             len(left_copies(groups, outcome)) / max(copies, 1),
             float(gone),
@@ -148,6 +159,7 @@ def compare(
 
     names: tuple[tuple[str, str, Better], ...] = (
         ("keep kept", f"share of {len(keep)}", "higher"),
+        *((f"keep kept, {group}", f"share of {keep_of[group]}", "higher") for group in wanted),
         ("drop dropped", f"share of {len(drop)}", "higher"),
         ("duplicates left", f"share of {copies}", "lower"),
         ("groups gone wholly", f"of {len(groups)}", "lower"),

@@ -1,7 +1,7 @@
 """What the rules know of a language: stop words, end marks, bounds. `settings` is the one place to ask.
 
 A language without settings gets the *neutral* set, never the English one: no stop words, so that a rule on them does not apply;
-the end marks of every script; for each bound the value that nine of ten languages of FineWeb-2 are at least as strict as.
+the end marks of every script; for each bound the value that nine of ten languages with settings are at least as strict as.
 
 Stop words are compared as they are written (case matters); in languages without blanks between words they are looked for
 anywhere in the text. They are at hand in both Unicode forms, composed and decomposed: pages in Vietnamese come in either.
@@ -71,9 +71,8 @@ class Language:
     stop_words: frozenset[str] | None  # None: no list, a rule on stop words does not apply
     end_marks: tuple[str, ...] | None  # single characters; None: the script has none, a rule on them does not apply
     blanks: bool  # words are set apart by blanks
-    bounds: Mapping[
-        str, float
-    ]  # by the name of the rule, such as "max_dup_lines"; from fineweb2.tsv. English has none: see rules.py
+    # by the name of the rule, such as "max_dup_lines"; from fineweb2.tsv and bounds.tsv. English has none: see rules.py
+    bounds: Mapping[str, float]
 
 
 def base_code(lang: str | None) -> str:
@@ -129,11 +128,16 @@ def _names() -> dict[str, str]:
 
 @cache
 def _bounds() -> dict[str, dict[str, float]]:
+    """By language: FineWeb-2's, and in their place ours where bounds.tsv has them."""
     _, _, *names = _table()[0]
-    return {
+    bounds = {
         code: {name: float(value) for name, value in zip(names, values, strict=True) if value != "-"}
         for code, _, *values in _table()[1:]
     }
+    for line in _lines("bounds.tsv")[1:]:
+        code, name, value, _ = line.split("\t")
+        bounds[code][name] = float(value)
+    return bounds
 
 
 @cache
