@@ -31,8 +31,8 @@ CHUNK = 512  # texts at a time
 _TOP = 8  # opinions of fastText that count
 _LEAST_SHARE = 0.05  # of a text, for a language to be asked about
 
-# How the two are weighed; chosen on the Universal Declaration of Human Rights in 182 languages and on the messages of Django in
-# 90, which neither model was made from.
+# How the two are weighed; chosen on the Universal Declaration of Human Rights and the messages of Django, in 182 and 90
+# languages, from which neither model was made.
 FEW = 6.0  # letters of which fastText is trusted half as much
 CAP = 400  # letters after which the letter model gains no more weight
 BELOW = 5e-4  # probability of what fastText knows and does not name
@@ -294,34 +294,32 @@ def _tell(
     opinions: Sequence[Sequence[tuple[float, str]]],
 ) -> Identified:  # fmt: skip
     """Shares of languages for each text, and what the largest is."""
-    weight: list[dict[str, float]] = [{} for _ in range(texts)]
+    weight: list[dict[str, int]] = [{} for _ in range(texts)]
+    largest: list[dict[str, int]] = [{} for _ in range(texts)]  # group of a language
+    sizes = groups[:, blocks.G_WORDS].tolist()
+    for g, (doc, lang) in enumerate(zip(groups[:, blocks.G_DOC].tolist(), labels, strict=True)):
+        weight[doc][lang] = weight[doc].get(lang, 0) + sizes[g]
+        if lang not in largest[doc] or sizes[g] > sizes[largest[doc][lang]]:
+            largest[doc][lang] = g
     found = Identified(
-        [UNDETERMINED] * texts, np.zeros(texts), [None] * texts, [[] for _ in range(texts)], [None] * texts, [None] * texts
+        langs=[UNDETERMINED] * texts,
+        scores=np.zeros(texts),
+        scripts=[None] * texts,
+        shares=[[] for _ in range(texts)],
+        first=[None] * texts,
+        first_scores=[None] * texts,
     )
-    for g, (doc, words) in enumerate(groups[:, [blocks.G_DOC, blocks.G_WORDS]].tolist()):
-        weight[doc][labels[g]] = weight[doc].get(labels[g], 0.0) + words
-    for doc in np.flatnonzero(main >= 0).tolist():
-        langs = {lang: w for lang, w in weight[doc].items() if lang != UNDETERMINED}
-        g = int(main[doc])
-        if opinions[g]:
-            found.first_scores[doc], found.first[doc] = opinions[g][0]
-        if not langs:
-            continue
-        lang = max(langs, key=lambda lang: (langs[lang], lang == labels[g], lang))
-        of_lang = (
-            [i for i in range(len(labels)) if labels[i] == lang and groups[i, blocks.G_DOC] == doc]
-            if labels[g] != lang
-            else [g]
-        )
-        g = max(of_lang, key=lambda i: int(groups[i, blocks.G_WORDS]))
-        found.langs[doc], found.scores[doc], found.scripts[doc] = lang, scores[g], _writing(groups[g])
-    for doc in range(texts):
-        if solid[doc] > 0:
-            total = sum(weight[doc].values())
-            parts = {lang: w / total for lang, w in weight[doc].items()} if total else {UNDETERMINED: 1.0}
-            found.shares[doc] = sorted(parts.items(), key=lambda part: (-part[1], part[0]))
-        else:
-            found.shares[doc] = []
+    for doc in np.flatnonzero(solid > 0).tolist():
+        total = sum(weight[doc].values())
+        parts = [(lang, size / total) for lang, size in weight[doc].items()] or [(UNDETERMINED, 1.0)]
+        found.shares[doc] = sorted(parts, key=lambda part: (-part[1], part[0]))
+        if main[doc] >= 0 and opinions[main[doc]]:
+            found.first_scores[doc], found.first[doc] = opinions[main[doc]][0]
+        langs = {lang: size for lang, size in weight[doc].items() if lang != UNDETERMINED}
+        if langs:
+            lang = max(langs, key=lambda lang: (langs[lang], -largest[doc][lang]))
+            g = largest[doc][lang]
+            found.langs[doc], found.scores[doc], found.scripts[doc] = lang, scores[g], _writing(groups[g])
     return found
 
 

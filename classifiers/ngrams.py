@@ -32,7 +32,7 @@ KIN = (("hr", "bs", "sr"), ("nb", "nn"), ("id", "ms"), ("zu", "xh"), ("st", "tn"
 # What is read of a text: all of it up to WHOLE bytes, else WINDOWS pieces at equal distances.
 WHOLE = 1400
 WINDOWS = 8
-LETTERS = 84  # characters of a piece
+LETTERS = 72  # characters of a piece
 REACH = 1024  # bytes of a piece, blanks and all
 BLOCKS = 48  # parts (lines) of a text that are told apart
 SHORT = 16  # letters under which a line is joined to the next
