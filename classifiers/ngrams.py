@@ -251,7 +251,8 @@ def scan(
         (MET, 2), np.uint64
     )  # words met before, letter by letter, with what they added: most words of a text are few
     met_sums = np.empty((MET, sums.shape[1]), np.int16)
-    per_script = np.zeros(64, np.int64)
+    per_script = np.zeros(64, np.int64)  # letters,
+    per_places, per_foreign = np.zeros(64, np.int64), np.zeros(64, np.int64)  # and what the model reads, of a block
     used = 0
     for doc in range(len(offsets) - 1):
         start, end = offsets[doc], offsets[doc + 1]
@@ -314,9 +315,9 @@ def scan(
                                 one = (one << np.uint64(9)) | np.uint64(word[i])
                             for i in range(8, min(size - 1, 15)):
                                 two = (two << np.uint64(9)) | np.uint64(word[i])
-                            facts[used, FOREIGN] += foreign
+                            per_foreign[tongue] += foreign
                             if size > 16 or foreign:
-                                facts[used, PLACES] += _score(word, size, single, slots, langs_at, values_at, now, sums[used])
+                                per_places[tongue] += _score(word, size, single, slots, langs_at, values_at, now, sums[used])
                             else:
                                 slot = np.int64(_hash(one + (two << np.uint64(1))) >> np.uint64(32)) & (MET - 1)
                                 if met[slot, 0] != one or met[slot, 1] != two:
@@ -326,7 +327,7 @@ def scan(
                                     _score(word, size, single, slots, langs_at, values_at, now, met_sums[slot])
                                 for lang in range(sums.shape[1]):
                                     sums[used, lang] += met_sums[slot, lang]
-                                facts[used, PLACES] += size - 1
+                                per_places[tongue] += size - 1
                         if letters > 1:
                             facts[used, WORDS] += chars
                             run += 1
@@ -353,8 +354,9 @@ def scan(
                             if weight > most:
                                 best, most = i, weight
                         facts[used, SCRIPT] = best
+                        facts[used, PLACES], facts[used, FOREIGN] = per_places[best], per_foreign[best]
                         facts[used, END] = at
-                        per_script[:] = 0
+                        per_script[:] = per_places[:] = per_foreign[:] = 0
                         opened = False
                         used += 1
                 if last or (budget <= 0 and what == BLANK) or budget < -64:
