@@ -23,14 +23,13 @@ _MEDIAN_CHARS = 4096  # longer words count as of this length: a median of this i
 @kernel
 def dclm(points: Any, flag: Any, n: int, lines: Any, number: int, words: Any, count: int, lower: Any, s: Any, out: Any) -> None:
     """The first twelve of DCLM's; its n-grams come from `dclm_grams`."""
-    chars = letters = starts = stops = 0
+    chars = letters = stops = 0
     for k in range(count):
         chars += words.length[k]
         letters += (words.kind[k] & HAS_LETTER) != 0
-        starts += (words.kind[k] & STARTS_ALNUM) != 0
         stops += _is_stop_word(points, words, k, lower, s.stop_words)
     signs = _symbols(points, n)
-    out[0] = starts
+    out[0] = _fasttext_words(points, flag, n)
     out[1] = chars / count if count else 0.0
     out[2] = out[3] = signs / count if count else 0.0
     bullets = ellipses = total = 0
@@ -54,6 +53,17 @@ def dclm(points: Any, flag: Any, n: int, lines: Any, number: int, words: Any, co
     total = split_paragraphs(points, flag, n, lines, number, True, s.hashes, s.lengths)
     repeats(s.hashes, s.lengths, total, s.seen, s.five)
     out[8], out[9] = _all_copies(s.five, total)
+
+
+@kernel
+def _fasttext_words(points: Any, flag: Any, n: int) -> int:
+    """Words of fastText that begin with a letter or digit. Its blanks are those of C and NUL: a no-break space is none."""
+    count, blank = 0, True
+    for i in range(n):
+        p = points[i]
+        count += blank and (flag[i] & ALNUM) != 0
+        blank = p == 32 or 9 <= p <= 13 or p == 0
+    return count
 
 
 @kernel
@@ -117,7 +127,7 @@ def nemo(
         chars += length
         longest = max(longest, length)
         letters += (words.kind[k] & HAS_LETTER) != 0
-        symbols += length <= 5 and _is_symbol(points, first, length)
+        symbols += _is_symbol(points, first, length)
         stops += length <= 4 and place_of(s.stop_words, words.hash[k], 0) != 0
     out[0] = count
     out[1] = chars / count if count else 0.0
@@ -148,13 +158,14 @@ def nemo(
                 value = grams[row, 6] / n
         out[12 + row] = value
     alnum = blanks = 0
+    digits = s.ascii[48:58].sum()
     for p in range(128):
         if 48 <= p <= 57 or 65 <= p <= 90 or 97 <= p <= 122 or p == 10 or p == 63 or p == 33 or p == 44 or p == 46:
             alnum += s.ascii[p]
         if p == 32 or 8 <= p <= 10 or p == 13:
             blanks += s.ascii[p]
     out[21] = (n - alnum) / n if n else 0.0
-    out[22] = counts[2] / n if n else 0.0
+    out[22] = digits / n if n else 0.0
     out[23] = _nemo_url_chars(points, n) / n if n else 0.0
     out[24] = blanks / n if n else 0.0
     out[25] = counts[10] / n if n else 0.0
@@ -169,7 +180,7 @@ def nemo(
 @kernel
 def redpajama(
     points: Any, flag: Any, n: int, counts: Any, lines: Any, number: int, words: Any, count: int, grams: Any, lang: int, s: Any,
-    lower: Any, out: Any
+    out: Any
 ) -> None:  # fmt: skip
     """RedPajama-v2's, `words` being its normalised ones; `out` has the document signals first, then n-grams."""
     chars = words.length[:count].sum()
@@ -199,7 +210,7 @@ def redpajama(
     out[7] = entropy
     out[8] = capital / raw if raw else 0.0
     out[9] = stops / raw if raw else 0.0
-    out[10] = _lorem_ipsum(points, flag, words, count, lower) / max(chars + count - 1, 1)
+    out[10] = _lorem_ipsum(words, count) / max(chars + count - 1, 1)
     out[11] = counts[9] / n if n else 0.0
     out[12] = marks / total if total else 0.0
     out[13] = bullets / total if total else 0.0
@@ -277,15 +288,26 @@ def _median(histogram: Any, count: int) -> float:
     return float(low)
 
 
-@inlined
-def _is_symbol(points: Any, first: int, length: int) -> Any:
-    """A number sign alone, or one of the six ellipsis marks without blanks."""
-    p = points[first]
-    if length == 1:
-        return p == 35 or p == 0x2026
-    if length == 2:
-        return p == 45 and points[first + 1] == 0xBB
-    return _is_ellipsis_mark(points, first, first + length) and (length == 3 or (length == 5 and (p == 91 or p == 40)))
+@kernel
+def _is_symbol(points: Any, first: int, length: int) -> bool:
+    """Whether a word is one of the ellipsis marks, or has more runs of number signs than half its characters."""
+    last = first + length
+    p, q = points[first], points[last - 1]
+    if length == 1 and q == 0x2026:
+        return True
+    if length == 2 and p == 45 and q == 0xBB:
+        return True
+    if length == 3 and ((p == 46 and points[first + 1] == 46 and q == 46) or (p == 91 and points[first + 1] == 0x2026 and q == 93)):
+        return True
+    if length == 5 and ((p == 91 and q == 93) or (p == 40 and q == 41)):
+        if points[first + 1] == 46 and points[first + 2] == 46 and points[first + 3] == 46:
+            return True
+    if p != 35:  # then runs are half of the characters at most
+        return False
+    runs = 1
+    for i in range(first + 1, last):
+        runs += points[i] == 35 and points[i - 1] != 35
+    return 2 * runs > length
 
 
 @inlined
@@ -320,7 +342,7 @@ def _is_ellipsis_mark(points: Any, a: int, b: int) -> bool:
         return False
     for k in range(9):
         p, want = points[end - 9 + k], _READ_MORE[k]
-        if p != want and p != want - 32:
+        if p != want and (p != want - 32 or want == 32):
             return False
     return True
 
@@ -376,7 +398,7 @@ def _deleted(points: Any, n: int, words: Any, a: int, b: int) -> int:
 
 @kernel
 def _nemo_url_chars(points: Any, n: int) -> int:
-    """Characters matched by http[s]?:// and then ASCII letters, digits, $-_@.&+!*\\(), or percent escapes."""
+    """Characters matched by http[s]?:// and then ASCII letters, digits, $-_@.&+!*(), or percent escapes."""
     chars, i = 0, 0
     while i + 7 < n:
         if not (points[i] == 104 and points[i + 1] == 116 and points[i + 2] == 116 and points[i + 3] == 112):
@@ -392,7 +414,7 @@ def _nemo_url_chars(points: Any, n: int) -> int:
         begin = j
         while j < n:
             p = points[j]
-            if 48 <= p <= 57 or 65 <= p <= 90 or 97 <= p <= 122 or p == 36 or p == 33 or p == 38 or p == 92 or p == 95 or p == 64:
+            if 48 <= p <= 57 or 65 <= p <= 90 or 97 <= p <= 122 or p == 36 or p == 33 or p == 38 or p == 95 or p == 64:
                 j += 1
             elif 40 <= p <= 46:
                 j += 1
@@ -460,7 +482,7 @@ def _raw_words(points: Any, flag: Any, n: int, lang: int, s: Any) -> tuple[int, 
 
 
 @kernel
-def _lorem_ipsum(points: Any, flag: Any, words: Any, count: int, lower: Any) -> int:
+def _lorem_ipsum(words: Any, count: int) -> int:
     """Occurrences of lorem and ipsum in a row among normalised words."""
     found, last = 0, False
     for k in range(count):

@@ -43,7 +43,7 @@ from pipelines.filter.tokens import (
     token_buffers,
     tokenise,
 )
-from pipelines.filter.unicode import CHARS_PER_WORD_CJK, CHARS_PER_WORD_SEA, CJK, SENTENCE, flags, lower
+from pipelines.filter.unicode import CHARS_PER_WORD_CJK, CHARS_PER_WORD_SEA, CJK, SENTENCE, flags, lower, normal
 from pipelines.kernel import borrowed, inlined, kernel
 
 # Columns of the result: ours, then each dialect's; measures.MEASURES names them in this order.
@@ -116,7 +116,7 @@ def measure_batch(
     values = np.full((len(sizes), WIDTH), np.nan)
     _measure(buffer, offsets, langs, bool(wanted[0]), flags(), scratch, values)
     if wanted[1:].any():
-        _measure_dialects(buffer, offsets, langs, wanted, flags(), lower(), scratch, values)
+        _measure_dialects(buffer, offsets, langs, wanted, flags(), lower(), normal(), scratch, values)
     return values
 
 
@@ -152,7 +152,9 @@ def _measure(buffer: Any, offsets: Any, langs: Any, datatrove: bool, table: Any,
 
 
 @kernel
-def _measure_dialects(buffer: Any, offsets: Any, langs: Any, wanted: Any, table: Any, lower: Any, scratch: Any, values: Any) -> None:
+def _measure_dialects(
+    buffer: Any, offsets: Any, langs: Any, wanted: Any, table: Any, lower: Any, normal: Any, scratch: Any, values: Any
+) -> None:
     """The others'; a kernel of its own, so that who does not ask for them need not wait for its compilation."""
     s = _borrow(scratch)
     buffer, table, lower = borrowed(buffer), borrowed(table), borrowed(lower)
@@ -168,11 +170,9 @@ def _measure_dialects(buffer: Any, offsets: Any, langs: Any, wanted: Any, table:
             ngrams(s.tokens.hash, s.tokens.length, made, 1, s.seen, s.grams, s.by_n)
             dialects.dclm_grams(s.tokens, made, s.by_n, out[DCLM + 12 : DCLM + 21])
         if wanted[4]:
-            made = split_normalised(s.points, s.flag, 0, n, lower, s.tokens)
+            made = split_normalised(s.points, s.flag, 0, n, normal, s.tokens)
             ngrams(s.tokens.hash, s.tokens.length, made, 1, s.seen, s.grams, s.by_n)
-            dialects.redpajama(
-                s.points, s.flag, n, s.counts, s.lines, number, s.tokens, made, s.by_n, lang, s, lower, out[REDPAJAMA:]
-            )
+            dialects.redpajama(s.points, s.flag, n, s.counts, s.lines, number, s.tokens, made, s.by_n, lang, s, out[REDPAJAMA:])
         if wanted[2] or wanted[3]:
             ngrams(s.words.hash, s.words.length, count, 1, s.seen, s.grams, s.by_n)
         if wanted[2]:

@@ -87,7 +87,7 @@ MEASURES: dict[str, str] = {
     }.items()},
     # DCLM: baselines/mappers/filters/content_filters.py
     **{f"{name}@dclm": text for name, text in {
-        "words": "pieces between blanks that begin with a letter or digit",
+        "words": "pieces between ASCII blanks that begin with a letter or digit",
         "mean_word_length": "mean characters of the pieces between blanks",
         "hash_ratio": 'number signs, "...", ". . ." and U+2026 together over pieces between blanks',
         "ellipsis_ratio": "the same: it has one pool of symbols",
@@ -121,7 +121,7 @@ MEASURES: dict[str, str] = {
     **{f"{name}@nemo": text for name, text in {
         "words": "pieces between blanks",
         "mean_word_length": "mean characters of those",
-        "hash_ratio": "pieces between blanks that are a number sign or an ellipsis mark",
+        "hash_ratio": "pieces between blanks that are an ellipsis mark, or have number signs (runs) for more than half their characters",
         "ellipsis_ratio": "the same: it has one pool of symbols",
         "bullet_line_ratio": "lines with text that start with one of its twelve bullets after blanks",
         "ellipsis_line_ratio": 'lines with text that end in one of its ellipsis marks or "read more"',
@@ -134,7 +134,7 @@ MEASURES: dict[str, str] = {
         **_TOP,
         **_DUP,
         "non_alnum_char_ratio": "characters other than ASCII letters, digits, newlines and ? ! , . over all",
-        "digit_char_ratio": "decimal digits over characters",
+        "digit_char_ratio": "ASCII digits over characters",
         "url_char_ratio": "characters that its URL expression matches over all",
         "space_char_ratio": "tabs, newlines, carriage returns, backspaces and blanks over characters",
         "bracket_char_ratio": "brackets over characters",

@@ -843,9 +843,10 @@ def _is_katakana(point: int) -> bool:
 
 
 @kernel
-def split_normalised(points: Any, flag: Any, first: int, last: int, lower: Any, tokens: Any) -> int:
-    """RedPajama-v2's words: ASCII punctuation taken out, lower case, cut at blanks; returns how many. (It then decomposes accents,
-    which changes lengths only: not done here.)
+def split_normalised(points: Any, flag: Any, first: int, last: int, normal: Any, tokens: Any) -> int:
+    """RedPajama-v2's words: ASCII punctuation taken out, lower case, accents apart (NFD), cut at blanks; returns how many.
+
+    `normal` is `unicode.normal`. Lengths and hashes are those of the words so changed.
     """
     count = 0
     i = first
@@ -858,10 +859,11 @@ def split_normalised(points: Any, flag: Any, first: int, last: int, lower: Any, 
         value, any_of, all_of = HASH_BASIS, np.uint32(0), np.uint32(0xFFFFFFFF)
         while i < last and not flag[i] & SPACE:
             if not is_ascii_punctuation(points[i]):
-                value = (value ^ np.uint64(lower[points[i]])) * HASH_PRIME
+                for k in range(normal[0][points[i]], normal[0][points[i] + 1]):
+                    value = (value ^ np.uint64(normal[1][k])) * HASH_PRIME
+                    length += 1
                 any_of |= flag[i]
                 all_of &= flag[i]
-                length += 1
             i += 1
         if length:
             tokens.start[count] = begin

@@ -35,7 +35,7 @@ NO_WORD = 1 << 12  # in datatrove's PUNCTUATION_SET: a token of such characters 
 BROKEN = 1 << 14  # replacement and control characters
 PAUSE = 1 << 15  # colon, comma, semicolon, ellipsis: a line that ends so is running text
 NUMERIC = 1 << 16  # str.isnumeric
-CASED = 1 << 17  # upper or lower case
+CASED = 1 << 17  # upper, lower or title case
 # spaCy's English tokenizer
 PREFIX = 1 << 18  # a token of its own at the beginning of a word
 SUFFIX = 1 << 19  # the same at its end
@@ -96,7 +96,8 @@ def flags() -> Flags:
     for flag, test in ((SPACE, str.isspace), (ALPHA, str.isalpha), (DIGIT, str.isdecimal), (ALNUM, str.isalnum), (UPPER, str.isupper),
                        (NUMERIC, str.isnumeric)):  # fmt: skip
         table |= np.fromiter(map(test, characters), np.bool_, len(table)) * np.uint32(flag)
-    table |= (np.fromiter(map(str.islower, characters), np.bool_, len(table)) | ((table & UPPER) > 0)) * np.uint32(CASED)
+    cased = np.fromiter((c.islower() or c.istitle() for c in characters), np.bool_, len(table))
+    table |= (cased | ((table & UPPER) > 0)) * np.uint32(CASED)
     categories = np.fromiter((ord(unicodedata.category(c)[0]) for c in characters), np.uint8, len(table))
     table |= (categories == ord("P")) * np.uint32(PUNCT)
     table |= (categories == ord("M")) * np.uint32(MARK)
@@ -124,6 +125,15 @@ def lower() -> npt.NDArray[np.int32]:
     table = np.array([ord(c) if len(c) == 1 else point for point, c in enumerate(small)], np.int32)
     table.flags.writeable = False
     return table
+
+
+@cache
+def normal() -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """The lower case of every code point in Unicode's form NFD: where it begins, shape (0x110001,), and all of them in a row."""
+    forms = [unicodedata.normalize("NFD", chr(point).lower()) for point in range(sys.maxunicode + 1)]
+    first = np.zeros(len(forms) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, forms), np.int32, len(forms)), out=first[1:])
+    return first, np.fromiter(map(ord, "".join(forms)), np.int32, first[-1])
 
 
 def _add_spacy(table: Flags) -> None:
