@@ -114,7 +114,8 @@ def gather(
                     continue
                 groups[g, G_DOC] = doc
                 groups[g, G_SCRIPT] = facts[b, SCRIPT]
-                groups[g, G_WORDS] += facts[b, WORDS] * facts[b, WEIGHT]
+                # a list of names says less of a text's language than running words
+                groups[g, G_WORDS] += (facts[b, WORDS] + facts[b, RUNS]) * facts[b, WEIGHT] // 2
                 groups[g, G_PLACES] += facts[b, PLACES]
                 groups[g, G_FOREIGN] += facts[b, FOREIGN]
                 groups[g, G_HANS] += facts[b, HANS]

@@ -105,7 +105,7 @@ class Identified:
     langs: list[str]  # ISO 639-1 where it exists, else 639-3; "und" where there is no language
     scores: np.ndarray  # float64 (N,) in [0, 1]; 0 for "und"
     scripts: list[str | None]  # ISO 15924 of the main language: Hans or Hant for Chinese; None for "und"
-    shares: list[list[tuple[str, float]]]  # languages by their share of the characters read, largest first; they add up to 1
+    shares: list[list[tuple[str, float]]]  # languages by their share of what was read, largest first; they add up to 1
     first: list[str | None]  # fastText's own first opinion of the main part, None where the script alone decides
     first_scores: list[float | None]
 

@@ -35,7 +35,7 @@ IDENTIFIED = pa.schema(
         ("lang", pa.string()),  # "und" where there is no language
         ("score", pa.float64()),  # [0, 1]
         ("script", pa.string()),  # ISO 15924 of the main language; Hans or Hant for Chinese
-        ("shares", SHARES),  # of the characters read, the largest first: the languages of a mixed page
+        ("shares", SHARES),  # of what was read, by characters in words, running text counting double; the largest first
         ("first", pa.string()),  # what fastText alone says of the main part; null where the script decides
         ("first_score", pa.float64()),
     ]
