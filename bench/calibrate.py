@@ -14,7 +14,7 @@ import shlex
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from rich.table import Table
 from bench.common import EXAMPLES, RESULTS, About, Row, machine, publish, row, shown
 from bench.corpus import jsonl, pages
 from bench.crawl import GROUPS, group_of
-from pipelines.filter.languages import base_code, settings
+from pipelines.filter.languages import base_code, fineweb2_bounds, settings
 from pipelines.filter.measures import MeasureConfig, measure
 from pipelines.filter.rules import (
     FineWeb,
@@ -38,6 +38,7 @@ from pipelines.filter.rules import (
     RulesConfig,
     all_rules,
     bounds_of,
+    rules_of,
     web_rules,
 )
 
@@ -46,8 +47,10 @@ ABOUT = About(
     compared=(
         "Clean text through the rule sets with their bounds by language. `pages kept`: crawled pages that their manifest "
         "wants kept (the main text where it is known, else resiliparse's main content), in their true language. `prose "
-        "kept`: of each language sentences joined to documents of 10 to 30, installation guides, books and whole files; the "
-        "mean over languages, and the language that fares worst. What a rule breaks here it breaks by mistake."
+        "kept`: of each language sentences joined to documents of 10 to 30, installation guides, books, whole files and, where "
+        "its folder is given, the Universal Declaration of Human Rights in stretches of 150 words; the mean over languages, "
+        "and the language that fares worst (`und`: the declarations in the many languages without settings, together). "
+        "`English bounds for all` and `neutral bounds for all`: the same sets as if no language had its own."
     ),
     peers=("datatrove", "resiliparse"),
 )
@@ -207,19 +210,26 @@ def breaks(rule: Rule, measured: pa.RecordBatch) -> tuple[npt.NDArray[np.bool_],
     return (values < bounds if rule.kind == "min" else values > bounds), values
 
 
-def kept(cfg: RulesConfig, measured: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-    """Which documents break no rule of a config, shape (documents,)."""
+def kept(cfg: RulesConfig, measured: pa.RecordBatch, taken_for: str | None = None) -> npt.NDArray[np.bool_]:
+    """Which documents break no rule of a config, shape (documents,).
+
+    `taken_for`: with the bounds of that language for all, and without rules on stop words, which are counted in their own.
+    """
     broken = np.zeros(measured.num_rows, bool)
+    if taken_for is not None:
+        place = measured.schema.get_field_index("lang")
+        measured = measured.set_column(place, "lang", pa.array([taken_for] * measured.num_rows))
     for rule in all_rules(cfg):
-        broken |= breaks(rule, measured)[0]
+        if taken_for is None or rule.measure != "stop_words":
+            broken |= breaks(rule, measured)[0]
     return ~broken
 
 
-def broken_rules(cfg: RulesConfig, documents: Sequence[Clean], measured: pa.RecordBatch) -> list[Broken]:
+def broken_rules(rules: Sequence[Rule], documents: Sequence[Clean], measured: pa.RecordBatch) -> list[Broken]:
     """Every rule in every language in which it breaks clean text, the most broken first."""
     langs, joined_ones = np.array([d.lang for d in documents]), np.array([d.kind == "sentences" for d in documents])
     found = []
-    for rule in all_rules(cfg):
+    for rule in rules:
         broken, values = breaks(rule, measured)
         bounds = np.broadcast_to(bounds_of(rule, measured["lang"]), values.shape)
         for lang in sorted(set(langs[broken].tolist())):
@@ -232,16 +242,23 @@ def broken_rules(cfg: RulesConfig, documents: Sequence[Clean], measured: pa.Reco
     return sorted(found, key=lambda b: (-b.share, b.lang, b.rule))
 
 
+def as_published(rule: Rule) -> Rule:
+    """A rule with FineWeb-2's bounds, also where bounds.tsv has others."""
+    name = rule.name.partition(".")[2]
+    theirs = ((lang, bounds[name]) for lang, bounds in fineweb2_bounds().items() if name in bounds)
+    return replace(rule, by_lang=(*theirs, *rule.by_lang), by_language=False)
+
+
 def proposals(documents: Sequence[Clean], measured: pa.RecordBatch) -> list[str]:
     """Lines for bounds.tsv: rules that break more than 2 in 100 prose documents of a language, with a bound that would not.
 
     It is the value that 99 of 100 keep to, a twentieth wider. Guides and manuals are left out, as they are full of symbols, and
     so are rules on lines and on stop words (there the list is what to mend). English keeps what was published.
     """
-    chosen = np.array([d.kind not in ("guide", "manual") and d.lang != "en" for d in documents])
+    chosen = np.array([d.kind not in ("guide", "manual") and d.lang in fineweb2_bounds() for d in documents])
     prose_only = [d for d, is_chosen in zip(documents, chosen.tolist(), strict=True) if is_chosen]
     measured, lines = measured.filter(pa.array(chosen)), {}
-    for b in broken_rules(RulesConfig(None, GopherRepetition(), GopherQuality(), fineweb2=FineWeb2()), prose_only, measured):
+    for b in broken_rules([as_published(rule) for rule in rules_of(FineWeb2())], prose_only, measured):
         name = b.rule.partition(".")[2]
         if b.share > 0.02 and b.documents >= FEWEST and name not in (*OF_LINES, "min_stop_words"):
             bound = b.at_99 * (0.95 if name.startswith("min_") else 1.05)
@@ -255,6 +272,27 @@ def by_language(documents: Sequence[Clean], keeps: npt.NDArray[np.bool_]) -> dic
     """Share kept of each language with at least FEWEST documents."""
     number, left = Counter(d.lang for d in documents), Counter(d.lang for d, keep in zip(documents, keeps, strict=True) if keep)
     return {lang: left[lang] / count for lang, count in sorted(number.items()) if count >= FEWEST}
+
+
+def of_groups(name: str, documents: Sequence[Clean], keeps: npt.NDArray[np.bool_]) -> list[Row]:
+    """A row a group of languages: share of the pages kept by a set."""
+    made = []
+    for group in GROUPS:
+        of = [keep for d, keep in zip(documents, keeps.tolist(), strict=True) if group_of(d.lang) == group]
+        if of:
+            made.append(row(f"pages kept, {name}, {group}", f"share of {len(of)}", sum(of) / len(of), None, None))
+    return made
+
+
+def of_languages(name: str, shares: Mapping[str, float]) -> list[Row]:
+    """Two rows: the mean share of prose kept by a set, and the least."""
+    if not shares:
+        return []
+    worst, unit = min(shares, key=lambda lang: shares[lang]), f"mean of {len(shares)} languages"
+    return [
+        row(f"prose kept, {name}", unit, float(np.mean(list(shares.values()))), None, None),
+        row(f"prose kept, {name}, least", f"share, {worst}", shares[worst], None, None),
+    ]
 
 
 def run(data: Path, more: Sequence[Clean] = ()) -> tuple[list[Row], dict[str, Any]]:
@@ -271,17 +309,14 @@ def run(data: Path, more: Sequence[Clean] = ()) -> tuple[list[Row], dict[str, An
             keeps = kept(cfg, measured)
             shares = by_language(documents, keeps)
             if what == "pages":
-                for group in GROUPS:
-                    of = [keep for d, keep in zip(documents, keeps, strict=True) if group_of(d.lang) == group]
-                    if of:
-                        rows.append(row(f"pages kept, {name}, {group}", f"share of {len(of)}", sum(of) / len(of), None, None))
-            elif shares:
-                worst = min(shares, key=lambda lang: shares[lang])
-                unit = f"mean of {len(shares)} languages"
-                rows.append(row(f"prose kept, {name}", unit, float(np.mean(list(shares.values()))), None, None))
-                rows.append(row(f"prose kept, {name}, least", f"share, {worst}", shares[worst], None, None))
-            broken = broken_rules(cfg, documents, measured)
+                rows += of_groups(name, documents, keeps)
+            else:
+                rows += of_languages(name, shares)
+            broken = broken_rules(all_rules(cfg), documents, measured)
             behind[f"{what}, {name}"] = {"kept": shares, "broken": [asdict(b) | {"share": b.share} for b in broken]}
+        for name, lang in (("fineweb2, English bounds for all", "en"), ("fineweb2, neutral bounds for all", "und")):
+            keeps = kept(SETS["fineweb2"], measured, taken_for=lang)
+            rows += of_groups(name, documents, keeps) if what == "pages" else of_languages(name, by_language(documents, keeps))
     return rows, behind
 
 
@@ -311,7 +346,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     proposed = behind.pop("proposed", [])
     show(behind, args.least)
     print(*proposed, sep="\n")
-    command = shlex.join(["make", "bench-calibrate", f"DATA={shown(args.data)}"])
+    more = ["--udhr", args.udhr.name] if args.udhr else []
+    command = shlex.join(["python", "-m", "bench.calibrate", "--data", shown(args.data), *more])
     publish("calibrate", ABOUT, rows, before, command, args.results, start)
     (args.results / "calibrate.languages.json").write_text(json.dumps(behind, indent=1) + "\n", encoding="utf-8")
 

@@ -126,14 +126,18 @@ def _names() -> dict[str, str]:
     return {name.partition("_")[0]: code for code, name, *_ in _table()[1:]}
 
 
-@cache
-def _bounds() -> dict[str, dict[str, float]]:
-    """By language: FineWeb-2's, and in their place ours where bounds.tsv has them."""
+def fineweb2_bounds() -> dict[str, dict[str, float]]:
+    """FineWeb-2's bounds by language, also where ours take their place."""
     _, _, *names = _table()[0]
-    bounds = {
+    return {
         code: {name: float(value) for name, value in zip(names, values, strict=True) if value != "-"}
         for code, _, *values in _table()[1:]
     }
+
+
+@cache
+def _bounds() -> dict[str, dict[str, float]]:
+    bounds = fineweb2_bounds()
     for line in _lines("bounds.tsv")[1:]:
         code, name, value, _ = line.split("\t")
         bounds[code][name] = float(value)

@@ -24,20 +24,15 @@ from pipelines.filter.rules import (
 
 FOLDER = Path(languages.__file__).parent
 OWN = [line.split("\t") for line in (FOLDER / "bounds.tsv").read_text("utf-8").splitlines() if line[0] != "#"][1:]
-THEIRS = [line.split("\t") for line in (FOLDER / "fineweb2.tsv").read_text("utf-8").splitlines() if line[0] != "#"]
-
-
-def theirs(lang: str, rule: str) -> float:
-    [value] = [row[THEIRS[0].index(rule)] for row in THEIRS if row[0] == lang]
-    return float(value)
 
 
 @pytest.mark.parametrize(("lang", "rule", "bound", "why"), OWN, ids=lambda value: value[:20])
 def test_ours_take_the_place_of_fineweb2s_and_are_wider(lang: str, rule: str, bound: str, why: str) -> None:
     assert languages.settings(lang).bounds[rule] == float(bound)
+    theirs = languages.fineweb2_bounds()[lang][rule]
     wider = min if rule.startswith("min_") else max
-    assert wider(float(bound), theirs(lang, rule)) == float(bound) != theirs(lang, rule)
-    assert f"broke {theirs(lang, rule):g}" in why  # and how much of which text did
+    assert wider(float(bound), theirs) == float(bound) != theirs
+    assert f"broke {theirs:g}" in why  # and how much of which text did
 
 
 def test_each_is_written_once() -> None:
