@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import UserError
-from pipelines.filter.languages import base_code, settings
+from pipelines.filter.languages import WITHOUT_END_MARKS, base_code, settings
 from pipelines.filter.measures import DIALECTS, MEASURES
 from pipelines.recipe import batch_stage
 from pipelines.schema import drop
@@ -60,6 +60,8 @@ _NO_WORD_LENGTH: tuple[Override, ...] = tuple(
     for lang in ("zh", "ja", "th", "lo", "km", "my")
     for rule in ("min_mean_word_length", "max_mean_word_length")
 )
+# Where a blank ends the sentence no bound on end marks holds, one's own neither.
+_NO_END_MARKS: tuple[Override, ...] = tuple((lang, "min_end_mark_lines", None) for lang in sorted(WITHOUT_END_MARKS))
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class FineWeb:
     max_short_lines: float | None = most("short_line_ratio", 0.67)
     max_repeated_line_chars: float | None = most("repeated_line_char_ratio", 0.01)
     max_newlines: float | None = most("newline_ratio", 0.3)
-    by_lang: tuple[Override, ...] = ()
+    by_lang: tuple[Override, ...] = _NO_END_MARKS
     dialect: str = ""
 
 
@@ -167,7 +169,7 @@ class FineWeb2:
     max_ellipsis_lines: float | None = most("ellipsis_line_ratio", 0.3)
     min_alpha_words: float | None = least("alpha_word_ratio", 0.8)
     min_stop_words: float | None = least("stop_words", 2.0)
-    by_lang: tuple[Override, ...] = _NO_WORD_LENGTH
+    by_lang: tuple[Override, ...] = (*_NO_WORD_LENGTH, *_NO_END_MARKS)
 
 
 @dataclass(frozen=True)

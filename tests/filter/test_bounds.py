@@ -58,11 +58,16 @@ def test_where_a_bound_comes_from(lang: str, rule: str, bound: float | None) -> 
     assert bound_of(found, lang) == bound
 
 
-@pytest.mark.parametrize("lang", ["th", "lo", "km", "my"])
-def test_the_rule_on_end_marks_drops_nothing_where_a_blank_ends_the_sentence(lang: str) -> None:
+@pytest.mark.parametrize(("lang", "bound"), [("th", None), ("lo", None), ("km", 0.0), ("my", 0.0), ("ja", 0.096)])
+def test_the_rule_on_end_marks_drops_nothing_where_lines_have_none(lang: str, bound: float | None) -> None:
     for rule_set in (FineWeb(), FineWeb2()):
         [rule] = [r for r in rules_of(rule_set) if r.name.endswith(".min_end_mark_lines")]
-        assert bound_of(rule, lang) == 0.0
+        assert bound_of(rule, lang) == bound
+
+
+def test_a_bound_of_ones_own_on_end_marks_spares_thai() -> None:
+    [rule] = [r for r in rules_of(FineWeb(min_end_mark_lines=0.5)) if r.name == "fineweb.min_end_mark_lines"]
+    assert [bound_of(rule, lang) for lang in ("en", "ja", "th", "lo", None)] == [0.5, 0.5, None, None, 0.5]
 
 
 @pytest.mark.parametrize("rule", ["max_newlines", "min_stop_words", "max_dup_lines", "max_top_2gram"])
