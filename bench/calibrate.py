@@ -349,7 +349,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     more = ["--udhr", args.udhr.name] if args.udhr else []
     command = shlex.join(["python", "-m", "bench.calibrate", "--data", shown(args.data), *more])
     publish("calibrate", ABOUT, rows, before, command, args.results, start)
-    (args.results / "calibrate.languages.json").write_text(json.dumps(behind, indent=1) + "\n", encoding="utf-8")
+    kept_shares = {name: {lang: round(share, 4) for lang, share in found["kept"].items()} for name, found in behind.items()}
+    lines = (f"{json.dumps(name)}: {json.dumps(shares)}" for name, shares in kept_shares.items())
+    (args.results / "calibrate.languages.json").write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
