@@ -56,3 +56,15 @@ def texts(data: Path) -> tuple[tuple[str, str | None], ...]:
         if text.strip():
             found.append((text, page["lang"]))
     return tuple(found)
+
+
+def every_text(data: Path) -> list[str]:
+    """Every text of the folder, of whatever language, code and noise among them, once."""
+    found: list[str] = []
+    for path in sorted(data.rglob("*.jsonl*")):
+        for line in jsonl(path):
+            text = line.get("text") or line.get("expect") if isinstance(line, dict) else None
+            if isinstance(text, str) and text:
+                found.append(text.encode("utf-8", "replace").decode("utf-8"))
+    found += [text for text, _ in texts(data)]
+    return list(dict.fromkeys(found))

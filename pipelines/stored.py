@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
-from pipelines.filter.rules import Rule, bounds_of
+from pipelines.filter.rules import Rule, is_on
 
 BATCH_ROWS = 1 << 16
 TEXT_ROWS = 512  # texts are read in pieces of this many, and no further than the last one wanted
@@ -30,26 +30,14 @@ class Place:
         return (self.doc_id, self.file, self.row) < (other.doc_id, other.file, other.row)
 
 
-def column_of(names: Collection[str], measure: str) -> str | None:
-    """The stored column of a measure: its own, or the plain one where a dialect ("words@dclm") has no other; else None.
-
-    A dialect is stored if any of its columns is: without one, the plain column says nothing of it.
-    """
-    plain, _, dialect = measure.partition("@")
-    if measure in names:
-        return measure
-    return plain if dialect and plain in names and any(name.endswith(f"@{dialect}") for name in names) else None
-
-
 def columns_of(names: Collection[str], rules: Iterable[Rule]) -> list[str]:
     """The stored columns that the rules that are on ask for, each once, by name."""
-    found = {column_of(names, rule.measure) for rule in rules if is_on(rule)}
-    return sorted(name for name in found if name is not None)
+    return sorted({rule.measure for rule in rules if is_on(rule) and rule.measure in names})
 
 
 def refuse_missing(names: Collection[str], rules: Iterable[Rule], where: str) -> None:
     """Raise UserError if `where` (a table with these columns) lacks what a rule that is on measures; it says what to do."""
-    missing = sorted({rule.measure for rule in rules if is_on(rule) and column_of(names, rule.measure) is None})
+    missing = sorted({rule.measure for rule in rules if is_on(rule) and rule.measure not in names})
     if not missing:
         return
     dialects = sorted({measure.partition("@")[2] for measure in missing} - {""})
@@ -61,57 +49,9 @@ def refuse_missing(names: Collection[str], rules: Iterable[Rule], where: str) ->
     raise UserError(f"{where} does not hold {', '.join(missing)}; {cure} and run again")
 
 
-def is_on(rule: Rule) -> bool:
-    """Whether the rule has a bound in any language."""
-    return rule.bound is not None or any(bound is not None for _, bound in rule.by_lang)
-
-
-def first_broken(docs: pa.RecordBatch, rules: Sequence[Rule]) -> np.ndarray:
-    """Shape (rows,), int32: the index of the first rule that each document breaks, -1 where it breaks none.
-
-    The same as `pipelines.filter.rules.decide`, for tables of millions of rows. The columns of all rules that are on must be
-    there (`column_of`), and `lang`.
-    """
-    first = np.full(docs.num_rows, -1, np.int32)
-    langs = docs["lang"].dictionary_encode()
-    values: dict[str, np.ndarray] = {}
-    for index, rule in enumerate(rules):
-        if not is_on(rule):
-            continue
-        name = column_of(docs.schema.names, rule.measure)
-        assert name is not None, f"{rule.name} needs the column {rule.measure!r}; ask column_of first"
-        if name not in values:
-            values[name] = floats(docs[name])
-        bound = bounds_of(rule, langs)
-        broken = values[name] < bound if rule.kind == "min" else values[name] > bound  # NaN on either side breaks nothing
-        first[broken & (first < 0)] = index
-    return first
-
-
-def broken_by(docs: pa.RecordBatch, rules: Sequence[Rule], first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shape (rows,), twice: what each row's rule in `first` measured, and the bound it broke; NaN where it broke none."""
-    values, bounds = np.full(docs.num_rows, np.nan), np.full(docs.num_rows, np.nan)
-    for index in np.unique(first[first >= 0]):
-        rows, rule = np.flatnonzero(first == index), rules[index]
-        column = column_of(docs.schema.names, rule.measure)
-        values[rows] = floats(docs[column].take(pa.array(rows)))
-        bounds[rows] = bounds_of(rule, docs["lang"].take(pa.array(rows)))
-    return values, bounds
-
-
-def names_of(rules: Sequence[Rule], first: np.ndarray) -> pa.Array:
-    """The names of the rules in `first`, null for -1."""
-    return pa.array([r.name for r in rules], pa.string()).take(pa.array(first, mask=first < 0))
-
-
 def mask(column: pa.Array) -> np.ndarray:
     """A Boolean column without nulls as an array."""
     return np.asarray(column.to_numpy(zero_copy_only=False), bool)
-
-
-def floats(column: pa.Array) -> np.ndarray:
-    """A column as float64, null as NaN."""
-    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
 
 
 def batches(table: ds.Dataset, columns: Sequence[str]) -> Iterator[tuple[str, int, pa.RecordBatch]]:

@@ -20,7 +20,16 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
-from pipelines.filter.rules import Rule, RulesConfig, all_rules, bound_of
+from pipelines.filter.rules import (
+    Rule,
+    RulesConfig,
+    all_rules,
+    bound_of,
+    broken_by,
+    first_broken,
+    floats,
+    names_of,
+)
 from pipelines.lookup import tables
 from pipelines.run_rules import changed, stored_config
 from pipelines.rundir import RunDir
@@ -28,13 +37,9 @@ from pipelines.schema import KEPT, QUARANTINED
 from pipelines.stored import (
     Place,
     batches,
-    broken_by,
     columns_of,
     fair_sample,
-    first_broken,
-    floats,
     mask,
-    names_of,
     refuse_missing,
     rows_at,
 )

@@ -13,8 +13,8 @@ import numpy as np
 from pipelines.filter.repetition import repeats, repeats_of_lines, word_statistics
 from pipelines.filter.segments import split_double_newlines, split_paragraphs
 from pipelines.filter.stop_words import LONGEST, place_of
-from pipelines.filter.tokens import HAS_LETTER, HASH_BASIS, HASH_PRIME, STARTS_ALNUM, hash_points, hash_text, mix
-from pipelines.filter.unicode import ALNUM, ALPHA, CASED, SPACE, UPPER
+from pipelines.filter.tokens import HAS_LETTER, HASH_BASIS, HASH_PRIME, hash_points, hash_text, mix
+from pipelines.filter.unicode import ALNUM, CASED, SPACE, UPPER
 from pipelines.kernel import inlined, kernel
 
 _MEDIAN_CHARS = 4096  # longer words count as of this length: a median of this is over any bound
@@ -297,7 +297,9 @@ def _is_symbol(points: Any, first: int, length: int) -> bool:
         return True
     if length == 2 and p == 45 and q == 0xBB:
         return True
-    if length == 3 and ((p == 46 and points[first + 1] == 46 and q == 46) or (p == 91 and points[first + 1] == 0x2026 and q == 93)):
+    if length == 3 and (
+        (p == 46 and points[first + 1] == 46 and q == 46) or (p == 91 and points[first + 1] == 0x2026 and q == 93)
+    ):
         return True
     if length == 5 and ((p == 91 and q == 93) or (p == 40 and q == 41)):
         if points[first + 1] == 46 and points[first + 2] == 46 and points[first + 3] == 46:
@@ -414,9 +416,17 @@ def _nemo_url_chars(points: Any, n: int) -> int:
         begin = j
         while j < n:
             p = points[j]
-            if 48 <= p <= 57 or 65 <= p <= 90 or 97 <= p <= 122 or p == 36 or p == 33 or p == 38 or p == 95 or p == 64:
-                j += 1
-            elif 40 <= p <= 46:
+            if (
+                48 <= p <= 57
+                or 65 <= p <= 90
+                or 97 <= p <= 122
+                or p == 36
+                or p == 33
+                or p == 38
+                or p == 95
+                or p == 64
+                or 40 <= p <= 46
+            ):
                 j += 1
             elif p == 37 and j + 2 < n and _is_hex(points[j + 1]) and _is_hex(points[j + 2]):
                 j += 3

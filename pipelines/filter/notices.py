@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.filter.phrases import Phrases, find
+from pipelines.filter.phrases import Phrases, find, occurs
 from pipelines.kernel import kernel
 
 NOTICE_CHARS = 160  # a phrase speaks for so much of its line: pages without line breaks are one long line
@@ -45,7 +45,7 @@ def _ratios(buffer: Any, offsets: Any, tables: Any) -> Any:
     ratios = np.zeros(len(offsets) - 1)
     for row in range(len(ratios)):
         first, last = offsets[row], offsets[row + 1]
-        if find(buffer, first, last, tables)[0] == 0:
+        if not occurs(buffer, first, last, tables):
             continue
         chars = noticed = 0
         begin = first
@@ -89,9 +89,9 @@ def _paragraph_ratios(buffer: Any, offsets: Any, phrases: Any, lorem: Any) -> An
     ratios = np.zeros(len(offsets) - 1)
     for row in range(len(ratios)):
         first, last = offsets[row], offsets[row + 1]
-        if find(buffer, first, last, lorem)[0]:
+        if occurs(buffer, first, last, lorem):
             ratios[row] = 1.0
-        elif find(buffer, first, last, phrases)[0]:
+        elif occurs(buffer, first, last, phrases):
             paragraphs = hits = 0
             i = begin = first
             while i <= last:

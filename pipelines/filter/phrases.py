@@ -190,6 +190,44 @@ def borrow_tables(t: Any) -> Any:
 
 
 @kernel
+def occurs(buffer: Bytes, start: int, end: int, t: Tables) -> bool:
+    """Whether any phrase occurs in buffer[start:end], wherever it begins and ends: quicker than `find`, to pass over most texts."""
+    step, of_byte, ends, lower = t.step, t.of_byte, t.ends, t.lower
+    fold = lower[0x41] == 0x61
+    state = 0
+    i = start
+    while i < end:
+        byte = np.int64(buffer[i])
+        if byte < 0x80:
+            state = step[state, of_byte[lower[byte]]]
+            i += 1
+        else:
+            point, size = decode(buffer, i, end)
+            i += size
+            if point < 0:
+                state = 0
+                continue
+            if point == _DOTTED_I and fold:
+                state = step[state, of_byte[0x69]]
+                point = _DOT_ABOVE
+            elif point < _LOWERED:
+                point = np.int64(lower[point])
+            if point < 0x800:
+                state = step[state, of_byte[0xC0 | point >> 6]]
+            elif point < 0x10000:
+                state = step[state, of_byte[0xE0 | point >> 12]]
+                state = step[state, of_byte[0x80 | (point >> 6 & 0x3F)]]
+            else:
+                state = step[state, of_byte[0xF0 | point >> 18]]
+                state = step[state, of_byte[0x80 | (point >> 12 & 0x3F)]]
+                state = step[state, of_byte[0x80 | (point >> 6 & 0x3F)]]
+            state = step[state, of_byte[0x80 | (point & 0x3F)]]
+        if ends[state] > 0:
+            return True
+    return False
+
+
+@kernel
 def find(buffer: Bytes, start: int, end: int, t: Tables) -> tuple[int, int, int]:
     """Hits in buffer[start:end], the phrase of the first, and the byte after `start` at which it begins; -1, -1 without a hit.
 

@@ -16,7 +16,9 @@ takes them, in any language. Ours is the default and what it measures stands in 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -317,6 +319,7 @@ def rules_of(rule_set: Any) -> tuple[Rule, ...]:
 _BY_LANGUAGE = ("gopher_repetition", "gopher_quality", "fineweb", "fineweb2")
 
 
+@lru_cache(maxsize=64)
 def all_rules(cfg: RulesConfig) -> tuple[Rule, ...]:
     """Every rule of a config in the order in which they are asked."""
     sets = (getattr(cfg, f.name) for f in dataclasses.fields(cfg) if f.name != "extra")
@@ -347,21 +350,62 @@ def bounds_of(rule: Rule, langs: pa.Array) -> np.ndarray:
     return of_rows
 
 
+def is_on(rule: Rule) -> bool:
+    """Whether the rule has a bound in any language."""
+    return rule.bound is not None or any(bound is not None for _, bound in rule.by_lang)
+
+
+def first_broken(docs: pa.RecordBatch, rules: Sequence[Rule]) -> np.ndarray:
+    """Shape (rows,), int32: the index of the first rule that each document breaks, -1 where it breaks none.
+
+    The columns of all rules that are on must be there, and `lang`.
+    """
+    first = np.full(docs.num_rows, -1, np.int32)
+    langs = docs["lang"].dictionary_encode()
+    values: dict[str, np.ndarray] = {}
+    for index, rule in enumerate(rules):
+        if not is_on(rule):
+            continue
+        if rule.measure not in values:
+            values[rule.measure] = floats(docs[rule.measure])
+        measured, bound = values[rule.measure], bounds_of(rule, langs)
+        broken = measured < bound if rule.kind == "min" else measured > bound  # NaN on either side breaks nothing
+        first[broken & (first < 0)] = index
+    return first
+
+
+def broken_by(docs: pa.RecordBatch, rules: Sequence[Rule], first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shape (rows,), twice: what each row's rule in `first` measured, and the bound it broke; NaN where it broke none."""
+    values, bounds = np.full(docs.num_rows, np.nan), np.full(docs.num_rows, np.nan)
+    for index in np.unique(first[first >= 0]):
+        rows, rule = np.flatnonzero(first == index), rules[index]
+        values[rows] = floats(docs[rule.measure].take(pa.array(rows)))
+        bounds[rows] = bounds_of(rule, docs["lang"].take(pa.array(rows)))
+    return values, bounds
+
+
+def names_of(rules: Sequence[Rule], first: np.ndarray) -> pa.Array:
+    """The names of the rules in `first`, null for -1."""
+    return pa.array([r.name for r in rules], pa.string()).take(pa.array(first, mask=first < 0))
+
+
+def floats(column: pa.Array) -> np.ndarray:
+    """A column as float64, null as NaN."""
+    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+
+
 @batch_stage(version=3)
 def decide(docs: pa.RecordBatch, cfg: RulesConfig) -> pa.RecordBatch:
     """Mark the documents that break a rule, from the measure columns alone. Raises UserError if a column is missing."""
-    langs = docs["lang"].dictionary_encode()
-    for rule in all_rules(cfg):
-        if rule.bound is None and not any(bound is not None for _, bound in rule.by_lang):
-            continue
+    rules = all_rules(cfg)
+    for rule in filter(is_on, rules):
         if docs.schema.get_field_index(rule.measure) < 0:
             raise UserError(f"rule {rule.name} needs the column {rule.measure!r}; {_where(rule.measure)} before `decide`")
-        values = docs[rule.measure].to_numpy(zero_copy_only=False).astype(np.float64)  # null becomes NaN, which breaks no bound
-        bounds = bounds_of(rule, langs)
-        broken = values < bounds if rule.kind == "min" else values > bounds
-        if broken.any():
-            docs = drop(docs, pa.array(broken), rule.name, pa.array(values), pa.array(np.broadcast_to(bounds, values.shape)))
-    return docs
+    first = first_broken(docs, rules)
+    if (first < 0).all():
+        return docs
+    values, bounds = broken_by(docs, rules, first)
+    return drop(docs, pa.array(first >= 0), names_of(rules, first), pa.array(values), pa.array(bounds))
 
 
 def _where(measure: str) -> str:

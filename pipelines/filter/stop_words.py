@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.filter.languages import STOP_WORDS, WITHOUT_BLANKS
+from pipelines.filter.languages import STOP_WORDS, WITHOUT_BLANKS, base_code
 from pipelines.filter.tokens import HASH_BASIS, HASH_PRIME, hash_text, mix
 from pipelines.kernel import inlined, kernel
 
@@ -35,7 +35,7 @@ class StopWordTables(NamedTuple):
 
     def rows(self, langs: Sequence[str]) -> npt.NDArray[np.int32]:
         """The language numbers of documents, -1 for one without a list."""
-        return np.array([self.numbers.get(lang, -1) for lang in langs], np.int32)
+        return np.array([self.numbers.get(lang, self.numbers.get(base_code(lang), -1)) for lang in langs], np.int32)
 
 
 @cache

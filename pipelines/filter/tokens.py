@@ -458,7 +458,7 @@ def _has_point(points: Any, first: int, last: int) -> bool:
 @inlined
 def _piece(points: Any, flag: Any, first: int, last: int, digits: bool, tables: Any, tokens: Any, count: int) -> int:
     """The tokens of one piece between blanks; returns the new count."""
-    suffixes, before, simple = 0, -1, False
+    suffixes, before, simple, letters = 0, -1, False, first
     while first < last and last - first != before:
         if _exception(points, first, last, tables) >= 0:
             break
@@ -482,20 +482,17 @@ def _piece(points: Any, flag: Any, first: int, last: int, digits: bool, tables: 
             suffixes += 1
             last -= suffix
         if first < last and last - first != before and flag[first] & PLAIN and flag[last - 1] & PLAIN:
-            simple = True  # letters from here to there have no affix left; an exception they may be
-            for i in range(first + 1, last - 1):
-                if not flag[i] & PLAIN:
-                    simple = False
-                    break
+            letters = max(letters, first)  # letters up to here: each is looked at once, however many suffixes come off
+            while letters < last and flag[letters] & PLAIN:
+                letters += 1
+            simple = letters >= last  # they have no affix left; an exception they may be
             if simple:
                 break
     if first < last:
         which = _exception(points, first, last, tables)
         if which >= 0:
             count = _emit_exception(tokens, count, first, tables.pieces[which])
-        elif simple:
-            count = _emit(tokens, count, first, last)
-        elif _has_point(points, first, last) and _is_url(points, flag, first, last):
+        elif simple or (_has_point(points, first, last) and _is_url(points, flag, first, last)):
             count = _emit(tokens, count, first, last)
         else:
             at = start = first
@@ -673,7 +670,7 @@ def _ends_word(points: Any, flag: Any, first: int, last: int, tables: Any) -> bo
     if points[last - 1] == 36 or _exception(points, first, last - 1, tables) >= 0:
         return False
     if points[last - 1] != 46:
-        return (flag[last - 1] & SUFFIX) != 0
+        return bool(flag[last - 1] & SUFFIX)
     if flag[last - 2] & BEFORE_POINT:
         return True
     return last - first > 2 and (flag[last - 2] & CAPITAL) != 0 and (flag[last - 3] & CAPITAL) != 0
@@ -813,11 +810,11 @@ def _is_inside(points: Any, flag: Any, before: int, at: int, after: int, hebrew:
             return True
     elif not (flag[before] & ALPHA and flag[after] & ALPHA) or (flag[before] | flag[after]) & UNSPACED:
         return False
-    elif point == 0x3A or point == 0xB7 or point == 0x387 or point == 0x55F or point == 0x5F4 or point == 0x2027 or point == 0xFF1A:
+    elif point == 0x3A or point == 0xB7 or point == 0x387 or point == 0x55F or point == 0x5F4 or point == 0x2027 or point == 0xFF1A or (hebrew and point == 0x22 and 0x5D0 <= points[after] <= 0x5EA):
         return True
-    elif hebrew and point == 0x22 and 0x5D0 <= points[after] <= 0x5EA:
-        return True
-    return point == 0x27 or point == 0x2E or point == 0x2018 or point == 0x2019 or point == 0x2024 or point == 0xFF07 or point == 0xFF0E
+    return bool(
+        point == 0x27 or point == 0x2E or point == 0x2018 or point == 0x2019 or point == 0x2024 or point == 0xFF07 or point == 0xFF0E
+    )
 
 
 @inlined

@@ -142,14 +142,14 @@ def _add_spacy(table: Flags) -> None:
             "other_letter": LETTER, "icon": INFIX, "quote": QUOTE, "affix": PREFIX | SUFFIX, "prefix_only": PREFIX,
             "before_point": BEFORE_POINT, "sentence_mark": MARKS}  # fmt: skip
     for name, flag in both.items():
-        for a, b in _points(data[name]):
-            table[a : b + 1] |= flag
+        for start, end in _points(data[name]):
+            table[start : end + 1] |= flag
     for sign in data["currency"]:
         if len(sign) == 1:
             table[ord(sign)] |= CURRENCY
     table[ord("\u2026")] |= INFIX
     table[0xA1:0x10000] |= HOST
-    for a, b in (("0", "9"), ("A", "Z"), ("a", "z")):
+    for a, b in ("09", "AZ", "az"):
         table[ord(a) : ord(b) + 1] |= HOST
     plain = ((table & ALPHA) > 0) & ((table & (PREFIX | SUFFIX | INFIX)) == 0)
     table |= plain * np.uint32(PLAIN)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import crawl, dedup, extract, filters, privacy, tokens
+from bench import crawl, dedup, extract, filters, language, parity, privacy, tokens
 from bench.common import EXAMPLES, Row
 from bench.corpus import jsonl
 
@@ -63,7 +63,27 @@ def test_the_command_writes_its_results(data: Path, tmp_path: Path, monkeypatch:
 def test_ours_decides_and_language_is_found() -> None:
     documents = [PROSE, ("word " * 5, "en")]
     assert filters.ours_all(filters.batch_of(documents)) == [False, False]
-    check(filters.language(EXAMPLES, documents, 1), "language")
+    check(language.rows(EXAMPLES, documents, 1), "language")
+    check(filters.speed(documents, 1), "all measures", "four sets", "chain")
+
+
+def test_cost_is_told_a_byte() -> None:
+    rows = filters.growth(large=200_000, total=200_000)
+    check(rows, *(f"growth {name}" for name in filters.PATHOLOGICAL))
+
+
+def test_parity_tells_each_disagreement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [PROSE[0], "word " * 60, "It's here, isn't it?\n\nYes { no.", "x"]
+    rows = parity.rows(texts, tmp_path)
+    assert {r.ours for r in rows} == {1.0}
+    assert {r.name for r in rows} > {"same decision gopher_quality@datatrove.min_words", "same decision c4.text"}
+    assert json.loads((tmp_path / "filters.disagreements.json").read_text()) == []
+    real = parity.gopher_and_fineweb
+    monkeypatch.setattr(parity, "gopher_and_fineweb", lambda text: real(text) | {"words@datatrove": 1e9})
+    rows = [r for r in parity.rows(texts, tmp_path) if r.ours < 1]
+    assert [r.name for r in rows] == ["same decision gopher_quality@datatrove." + rule for rule in ("min_words", "max_words")]
+    (first, *_) = json.loads((tmp_path / "filters.disagreements.json").read_text())
+    assert (first["ours"], first["datatrove"], first["bound"]) == (42.0, 1e9, 50.0)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ PLAIN = "The water runs from the lake to the mill and turns the wheel all day. "
 COPIED = "A channel that leads the water to the turbine is called a headrace. "
 HOSTILE = "</p></details></style><script>alert('page')</script><img src=x onerror=alert(1)>"
 BIDI = "\u05e9\u05dc\u05d5\u05dd \u202e reversed \u2066 isolated"
-CONTROL = "a bell \x07, an escape \x1b[31m, a form feed \x0c, a next line \x85 and a noncharacter \uffff"
+CONTROL = "a bell \x07, an escape \x1b[31m, a form feed \x0c, next line \x85, a noncharacter \uffff"
 URL = "https://example.org/?q=\"><script>alert('url')</script>"
 PAGES: list[dict[str, Any]] = [
     {"id": "plain", "lang": "en", "text": PLAIN * 4},
