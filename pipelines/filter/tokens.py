@@ -678,10 +678,17 @@ def _ends_word(points: Any, flag: Any, first: int, last: int, tables: Any) -> bo
 
 @kernel
 def split_unspaced(flag: Any, points: Any, tokens: Any, count: int, result: Any) -> int:
-    """Ours of the tokens: a character of a script without blanks is one, with its marks; returns how many."""
+    """Ours of the tokens: a character of a script without blanks is one, with its marks, and so is a run of one punctuation mark
+    (a line of asterisks would else be the commonest n-gram of a Chinese page); returns how many.
+    """
     made = 0
     for k in range(count):
         if not tokens.kind[k] & IS_UNSPACED:
+            before = made - 1
+            if made and tokens.length[k] == 1 and not tokens.kind[k] & IS_WORD and result.hash[before] == tokens.hash[k]:
+                if result.start[before] + result.length[before] == tokens.start[k]:
+                    result.length[before] += 1
+                    continue
             result.start[made] = tokens.start[k]
             result.length[made] = tokens.length[k]
             result.hash[made] = tokens.hash[k]

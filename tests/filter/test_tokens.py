@@ -115,7 +115,7 @@ def test_tokens(text: str, tokens: list[str]) -> None:
 
 def test_tokens_are_those_of_spacy_for_real_texts(texts: list[str]) -> None:
     """But for one thing: spaCy seeks exceptions that affixes split (":p", "p.") among its tokens, blanks between them or not.
-    One with a blank (": p.Next") is then dropped, but has kept others off that it overlaps. Word by word there is no difference.
+    One with a blank (": p.Next") is then dropped, but has kept others off that it overlaps. Word by word all are equal.
     """
     different = [text for text in texts if split(text) != theirs(text)]
     assert [text for text in different if split(text) != [token for word in text.split() for token in theirs(word)]] == []
