@@ -1,4 +1,4 @@
-"""Heuristic filters: ours against datatrove's four on the same texts, speed, growth and parity; language has a part of its own."""
+"""Heuristic filters: ours against datatrove's four on the same texts: speed, growth, parity; language (bench/language.py)."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from pipelines.schema import undecided
 ABOUT = About(
     title="Filters",
     compared=(
-        "`all measures`: every measure of every set and dialect (ours, datatrove, DCLM, dolma, NeMo, RedPajama-v2) from Arrow to "
-        "Arrow, against datatrove's Gopher repetition, Gopher quality, C4 and FineWeb filters, each asked about each text "
+        "`all measures`: every measure of every set and dialect (ours, datatrove, DCLM, dolma, NeMo, RedPajama-v2) from Arrow "
+        "to Arrow, against datatrove's Gopher repetition, Gopher quality, C4 and FineWeb filters, each asked about each text "
         "(English, words by spaCy's blank pipeline, which needs no download). `four sets`: the same four sets decided by ours "
-        "(c4_lines, measure, decide; our own web_page set included) against the four filters each asked, and `chain` against them "
-        "in the order of its FineWeb example, a dropped text asked no further, while ours always measures all. `growth`: CPU "
+        "(c4_lines, measure, decide; our own web_page set included) against the four filters each asked, and `chain` against "
+        "them in the order of its FineWeb example, a dropped text asked no further, while ours always measures all. `growth`: CPU "
         "time a byte for one document of 10 MB over that of documents of 1 kB of the same text (1 is linear). `same "
         "decision`: share of all texts of the data folder, of any language and code, on which a rule decides as the installed "
         "package does, and share of equal values; rules that need no words must be equal everywhere; each disagreement "

@@ -1,7 +1,7 @@
-"""datatrove's four English filters, rule by rule: what the installed package measures on a text, held against our `@datatrove`.
+"""datatrove's four English filters, rule by rule: what the installed package measures on a text, against our `@datatrove`.
 
-The package decides rule after rule and tells the first that fails; here every rule is asked of every text, with the package's own
-functions and constants for splitting, duplicates and n-grams, so that nothing is hidden behind an earlier rule.
+The package decides rule after rule and tells the first that fails; here every rule is asked of every text, with the package's
+own functions and constants for splitting, duplicates and n-grams, so that nothing is hidden behind an earlier rule.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _drops(rule: Rule, values: Any) -> Any:
 
 
 def rows(texts: Sequence[str], results: Path | None = None) -> list[Row]:
-    """A row a rule: share of the texts on which we decide as the package does; disagreements go to filters.disagreements.json."""
+    """A row a rule: share of the texts on which we decide as the package does; filters.disagreements.json lists the others."""
     counts, listed = compare(texts)
     if results is not None:
         results.mkdir(parents=True, exist_ok=True)

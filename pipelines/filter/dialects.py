@@ -81,17 +81,20 @@ def dclm_grams(words: Any, count: int, grams: Any, out: Any) -> None:
 def dolma(points: Any, n: int, lines: Any, number: int, words: Any, count: int, grams: Any, s: Any, out: Any) -> None:
     """All of dolma's."""
     chars = letters = symbols = stops = 0
+    signs = s.counts[5] + s.counts[6] > 0
     s.histogram[:] = 0
     for k in range(count):
         first, length = words.start[k], words.length[k]
         chars += length
         s.histogram[min(length, _MEDIAN_CHARS - 1)] += 1
         letters += (words.kind[k] & HAS_LETTER) != 0
-        symbol = False
-        for i in range(first, first + length):
-            symbol |= points[i] == 35 or points[i] == 0x2026
-        symbols += symbol
-        stops += length <= 4 and place_of(s.stop_words, words.hash[k], 0) != 0
+        if signs:
+            symbol = False
+            for i in range(first, first + length):
+                symbol |= points[i] == 35 or points[i] == 0x2026
+            symbols += symbol
+        if length <= 4 and _begins_stop_word(points[first]):
+            stops += place_of(s.stop_words, words.hash[k], 0) != 0
     out[0] = count
     out[1] = _median(s.histogram, count)
     out[2] = out[3] = symbols / max(count, 1)
@@ -128,7 +131,8 @@ def nemo(
         longest = max(longest, length)
         letters += (words.kind[k] & HAS_LETTER) != 0
         symbols += _is_symbol(points, first, length)
-        stops += length <= 4 and place_of(s.stop_words, words.hash[k], 0) != 0
+        if length <= 4 and _begins_stop_word(points[first]):
+            stops += place_of(s.stop_words, words.hash[k], 0) != 0
     out[0] = count
     out[1] = chars / count if count else 0.0
     out[2] = out[3] = symbols / count if count else 0.0
@@ -231,8 +235,14 @@ def _all_copies(five: Any, total: int) -> tuple[float, float]:
 
 
 @inlined
+def _begins_stop_word(p: int) -> bool:
+    """Whether one of Gopher's eight begins with this small letter: most short words need not be looked up."""
+    return p == 116 or p == 98 or p == 111 or p == 97 or p == 104 or p == 119
+
+
+@inlined
 def _is_stop_word(points: Any, words: Any, k: int, lower: Any, table: Any) -> bool:
-    if words.length[k] > 4:
+    if words.length[k] > 4 or not _begins_stop_word(points[words.start[k]] | 32):
         return False
     value = HASH_BASIS
     for i in range(words.start[k], words.start[k] + words.length[k]):

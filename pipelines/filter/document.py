@@ -12,6 +12,7 @@ from pipelines.filter.repetition import Grams, Table, grams, ngrams, repeats, re
 from pipelines.filter.segments import (
     SHORT_LINE_CHARS,
     Lines,
+    blank_pieces,
     bullets_and_ellipses,
     character_counts,
     compressed_size,
@@ -26,7 +27,6 @@ from pipelines.filter.segments import (
 )
 from pipelines.filter.stop_words import StopWords, different, stop_word_tables
 from pipelines.filter.tokens import (
-    ALL_CAPITALS,
     HAS_LETTER,
     IS_UNSPACED,
     IS_WORD,
@@ -148,7 +148,9 @@ def _measure(buffer: Any, offsets: Any, langs: Any, datatrove: bool, table: Any,
         if datatrove:
             out[DATATROVE + 16] = s.counts[8] / count if count else 0.0
             out[DATATROVE + 5] = different(s.points, n, s.tokens, count, s.stop_words, 0)
-        _words(split_blanks(s.points, s.flag, 0, n, s.words), s, out)
+        pieces, longest, capital = blank_pieces(s.flag, n)
+        out[LONGEST_WORD] = longest
+        out[ALL_CAPS_WORDS] = capital / max(pieces, 1)
 
 
 @kernel
@@ -358,15 +360,3 @@ def _short_lines(number: int, s: Any, out: Any, datatrove: bool) -> None:
     out[SHORT_LINES] = short / max(filled, 1)
     if datatrove:
         out[DATATROVE + 15] = plain / max(filled, 1)
-
-
-@kernel
-def _words(count: int, s: Any, out: Any) -> None:
-    """What is counted in pieces between blanks."""
-    longest = capital = 0
-    lengths, kinds = s.words.length, s.words.kind
-    for k in range(count):
-        longest = max(longest, lengths[k])
-        capital += (kinds[k] & ALL_CAPITALS) != 0
-    out[LONGEST_WORD] = longest
-    out[ALL_CAPS_WORDS] = capital / max(count, 1)

@@ -750,7 +750,10 @@ def split_segments(points: Any, flag: Any, first: int, last: int, tokens: Any) -
             i += 1
             continue
         begin = i
-        i = _segment_end(points, flag, begin, last)
+        while i < last and points[i] < 128 and flag[i] & ALNUM:  # ASCII letters and digits stay together
+            i += 1
+        if i == begin or (i < last and not flag[i] & SPACE):
+            i = _segment_end(points, flag, begin, last)
         if not flag[begin] & ALNUM:
             continue
         value, any_of, all_of = HASH_BASIS, np.uint32(0), np.uint32(0xFFFFFFFF)
@@ -852,6 +855,7 @@ def split_normalised(points: Any, flag: Any, first: int, last: int, normal: Any,
 
     `normal` is `unicode.normal`. Lengths and hashes are those of the words so changed.
     """
+    places, letters = normal
     count = 0
     i = first
     while i < last:
@@ -862,10 +866,16 @@ def split_normalised(points: Any, flag: Any, first: int, last: int, normal: Any,
         length = 0
         value, any_of, all_of = HASH_BASIS, np.uint32(0), np.uint32(0xFFFFFFFF)
         while i < last and not flag[i] & SPACE:
-            if not is_ascii_punctuation(points[i]):
-                for k in range(normal[0][points[i]], normal[0][points[i] + 1]):
-                    value = (value ^ np.uint64(normal[1][k])) * HASH_PRIME
+            point = points[i]
+            if point >= 128:
+                for k in range(places[point], places[point + 1]):
+                    value = (value ^ np.uint64(letters[k])) * HASH_PRIME
                     length += 1
+                any_of |= flag[i]
+                all_of &= flag[i]
+            elif not is_ascii_punctuation(point):
+                value = (value ^ np.uint64(point | 32 if 65 <= point <= 90 else point)) * HASH_PRIME
+                length += 1
                 any_of |= flag[i]
                 all_of &= flag[i]
             i += 1
@@ -878,7 +888,7 @@ def split_normalised(points: Any, flag: Any, first: int, last: int, normal: Any,
     return count
 
 
-@kernel
+@inlined
 def is_ascii_punctuation(point: int) -> bool:
     return 33 <= point <= 47 or 58 <= point <= 64 or 91 <= point <= 96 or 123 <= point <= 126
 

