@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.filter.lines import C4LinesConfig, c4_lines
 from pipelines.filter.measures import DIALECTS, MeasureConfig, measure
+from pipelines.filter.refinedweb import RefinedWebLinesConfig, refinedweb_lines
 from pipelines.schema import RECORD, record_batch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -69,7 +70,9 @@ def measured(real_docs: pa.RecordBatch) -> pa.RecordBatch:
     """The real documents with every column that a rule may ask for."""
     pages = c4_lines(real_docs, C4LinesConfig())
     docs = measure(real_docs, MeasureConfig(dialects=DIALECTS))
-    for name in pages.schema.names:
-        if name.startswith("c4_"):
-            docs = docs.append_column(name, pages[name])
+    lines = refinedweb_lines(real_docs, RefinedWebLinesConfig())
+    for stage in (pages, lines):
+        for name in stage.schema.names:
+            if name.startswith(("c4_", "refinedweb_")):
+                docs = docs.append_column(name, stage[name])
     return docs

@@ -8,7 +8,10 @@ import pytest
 from pipelines.filter.measures import DIALECTS, MeasureConfig, measure
 from pipelines.schema import RECORD, record_batch
 
-PROSE = "The river had been rising since morning; people came to look at it.\nNobody (so far) could say: \u201cit'll stop at 10km.\u201d\n\n"
+PROSE = (
+    "The river had been rising since morning; people came to look at it.\n"
+    "Nobody (so far) could say: \u201cit'll stop at 10km.\u201d\n\n"
+)
 TEXTS = {
     # name: (how it begins, what is repeated, how it ends)
     "prose": ("", PROSE, ""),

@@ -1,29 +1,47 @@
 """Every rule does what its name says, and the first failing one is recorded with value and bound."""
 
 import dataclasses
+import math
 
 import pyarrow as pa
 import pytest
 
 from pipelines.errors import UserError
+from pipelines.filter.languages import settings
 from pipelines.filter.measures import MeasureConfig, measure
 from pipelines.filter.rules import (
     C4,
     FineWeb,
+    FineWeb2,
     GopherQuality,
     GopherRepetition,
+    Nemo,
+    RefinedWeb,
     Rule,
     RulesConfig,
     WebPage,
     all_rules,
+    bound_of,
+    bounds_of,
     decide,
+    rule_set,
     rules_of,
     web_rules,
 )
 from pipelines.schema import RECORD, record_batch, undecided
 
-SETS = (WebPage, GopherRepetition, GopherQuality, C4, FineWeb)
-RULES = [rule for rule_set in SETS for rule in rules_of(rule_set())]
+SETS = (WebPage, GopherRepetition, GopherQuality, C4, FineWeb, FineWeb2, RefinedWeb, Nemo)
+DIALECT_SETS = [
+    *(
+        f"{name}@{dialect}"
+        for name in ("gopher_quality", "gopher_repetition")
+        for dialect in ("datatrove", "dclm", "dolma", "nemo")
+    ),
+    "fineweb@datatrove",
+]
+RULES = [rule for kind in SETS for rule in rules_of(kind())] + [
+    rule for name in DIALECT_SETS for rule in rules_of(rule_set(name))
+]
 GOOD = (
     "The river had been rising since the morning, and people of the village came to look at it with their children.\n"
     "Nobody could say how far it would go, but those who have lived here for long knew what to do.\n"
@@ -49,6 +67,8 @@ def decision(text: str, cfg: RulesConfig, lang: str = "en") -> tuple[str, float,
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_tighter_never_keeps_more(rule: Rule, measured: pa.RecordBatch) -> None:
+    loosest = 3.0 if rule.bound is None else rule.bound  # mC4's, which is off
+    rule = dataclasses.replace(rule, bound=loosest, by_lang=(), by_language=False)
     assert rule.bound is not None
     steps = sorted({v for v in measured[rule.measure].to_pylist() if v is not None})
     bounds = sorted(
@@ -58,25 +78,31 @@ def test_tighter_never_keeps_more(rule: Rule, measured: pa.RecordBatch) -> None:
         bounds.reverse()
     before: set[int] | None = None
     for bound in bounds:
-        now = kept(measured, RulesConfig(extra=(dataclasses.replace(rule, bound=bound, by_lang=()),)))
+        now = kept(measured, RulesConfig(extra=(dataclasses.replace(rule, bound=bound),)))
         assert before is None or now <= before, f"{rule.name}: bound {bound} keeps documents that a looser one dropped"
         before = now
     tightest = bounds[-1] + 1e-9 if rule.kind == "min" else bounds[-1] - 1e-9
     if len(steps) > 1:
-        assert len(kept(measured, RulesConfig(extra=(dataclasses.replace(rule, bound=tightest, by_lang=()),)))) < len(measured)
+        assert len(kept(measured, RulesConfig(extra=(dataclasses.replace(rule, bound=tightest),)))) < len(measured)
 
 
-@pytest.mark.parametrize("rule_set", SETS, ids=lambda s: s.set_name)
-def test_names_tell_the_direction(rule_set: type) -> None:
-    for rule in rules_of(rule_set()):
-        assert rule.name.split(".")[1].startswith(f"{rule.kind}_")
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_names_tell_the_direction(rule: Rule) -> None:
+    assert rule.name.split(".")[1].startswith(f"{rule.kind}_")
+
+
+def test_no_name_is_given_twice() -> None:
+    assert len({rule.name for rule in RULES}) == len(RULES)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_a_value_on_the_bound_passes(rule: Rule, measured: pa.RecordBatch) -> None:
     value = next(v for v in measured[rule.measure].to_pylist() if v is not None)
-    exact = RulesConfig(extra=(dataclasses.replace(rule, bound=value, by_lang=()),))
-    assert 0 in kept(measured.slice(measured[rule.measure].to_pylist().index(value), 1), exact)
+    document = measured.slice(measured[rule.measure].to_pylist().index(value), 1)
+    exact = dataclasses.replace(rule, bound=value, by_lang=(), by_language=False)
+    beyond = math.nextafter(value, math.inf if rule.kind == "min" else -math.inf)
+    assert kept(document, RulesConfig(extra=(exact,))) == {0}
+    assert kept(document, RulesConfig(extra=(dataclasses.replace(exact, bound=beyond),))) == set()
 
 
 GOPHER = RulesConfig(gopher_repetition=GopherRepetition(), gopher_quality=GopherQuality())
@@ -218,3 +244,95 @@ def test_pages_that_are_pages(text: str) -> None:
 def test_web_rules_keep_more_than_the_published_ones(measured: pa.RecordBatch) -> None:
     published = RulesConfig(WebPage(), GopherRepetition(), GopherQuality(), None, FineWeb())
     assert kept(measured, published) < kept(measured, web_rules())
+
+
+@pytest.mark.parametrize("name", DIALECT_SETS)
+def test_a_dialect_asks_its_own_measures_with_the_published_bounds_in_every_language(name: str) -> None:
+    base, _, dialect = name.partition("@")
+    published = {rule.name.partition(".")[2]: rule.bound for rule in rules_of(rule_set(base))}
+    rules = rules_of(rule_set(name))
+    assert any(rule.measure.endswith(f"@{dialect}") for rule in rules)
+    for rule in rules:
+        set_name, _, field = rule.name.partition(".")
+        assert set_name == name
+        assert rule.measure.partition("@")[2] in ("", dialect)
+        assert {bound_of(rule, lang) for lang in ("en", "de", "zh", "xx", None)} == {published[field]}
+
+
+def test_dialects_lack_what_their_package_has_not() -> None:
+    ours = {rule.measure for rule in rules_of(GopherRepetition())}
+    assert {rule.measure.partition("@")[0] for rule in rules_of(rule_set("gopher_repetition@dolma"))} == ours - {
+        "dup_paragraph_ratio", "dup_paragraph_char_ratio",
+    }  # fmt: skip
+    for dialect in ("datatrove", "dclm", "nemo"):
+        assert {rule.measure.partition("@")[0] for rule in rules_of(rule_set(f"gopher_repetition@{dialect}"))} == ours
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gopher", "there is no rule set 'gopher'; there are web_page, gopher_repetition"),
+        ("c4@dclm", "rule set 'c4' has no dialects; those of Gopher and FineWeb have: datatrove, dclm, dolma, nemo"),
+        ("gopher_quality@dclmm", "nobody reads this set as 'dclmm'; dialects are datatrove, dclm, dolma, nemo"),
+        ("fineweb@dolma", "nobody reads this set as 'dolma'"),
+    ],
+)
+def test_sets_that_are_none(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        rule_set(name)
+
+
+def test_a_dialect_that_was_not_measured() -> None:
+    with pytest.raises(
+        UserError, match=r"needs the column 'words@dclm'; name the dialect, MeasureConfig\(dialects=\('dclm',\)\)"
+    ):
+        decide(table(GOOD), RulesConfig(gopher_quality=GopherQuality(dialect="dclm")))
+
+
+def rule(kind: object, field: str) -> Rule:
+    return next(rule for rule in rules_of(kind) if rule.name.endswith(f".{field}"))
+
+
+def test_a_published_bound_is_that_of_the_language() -> None:
+    """FineWeb-2's for German, the neutral one for a language that nobody has looked at, the published one for English."""
+    published = rule(GopherQuality(), "max_mean_word_length")
+    german, unknown = settings("de").bounds["max_mean_word_length"], settings("xx").bounds["max_mean_word_length"]
+    assert 10.0 < german < unknown
+    langs = ["en", "de", "deu", "de-AT", "xx", None, "zh"]
+    expected = [10.0, german, german, german, unknown, unknown, None]  # words of Chinese have no length
+    assert [bound_of(published, lang) for lang in langs] == expected
+    rows = bounds_of(published, pa.array(langs, pa.string()))
+    assert [None if math.isnan(bound) else bound for bound in rows.tolist()] == expected
+
+
+def test_a_bound_of_ones_own_holds_for_every_language() -> None:
+    own = rule(GopherQuality(max_mean_word_length=9.0, by_lang=()), "max_mean_word_length")
+    assert {bound_of(own, lang) for lang in ("en", "de", "xx", "zh", None)} == {9.0}
+    off = rule(GopherQuality(max_mean_word_length=None, by_lang=()), "max_mean_word_length")
+    assert {bound_of(off, lang) for lang in ("en", "de", "xx", None)} == {None}
+
+
+def test_by_lang_comes_before_all() -> None:
+    own = rule(
+        GopherQuality(by_lang=(("de", "min_words", 5.0), ("pt-BR", "min_words", 6.0), ("fr", "min_words", None))), "min_words"
+    )
+    assert [bound_of(own, lang) for lang in ("de", "de-CH", "deu", "pt-BR", "fr", "en")] == [5.0, 5.0, 5.0, 6.0, None, 50.0]
+
+
+def test_the_bound_of_the_language_is_recorded() -> None:
+    long = "Donaudampfschifffahrtsgesellschaft und Kapit\u00e4n " * 30
+    cfg = RulesConfig(gopher_quality=GopherQuality(min_stop_words=None))
+    found = decision(long, cfg, "de")
+    assert found is not None
+    assert found[0] == "gopher_quality.max_mean_word_length"
+    assert found[2] == settings("de").bounds["max_mean_word_length"]
+
+
+def test_own_rules_in_three_lines() -> None:
+    cfg = MeasureConfig(keywords=(("gambling", ("casino", "free spins")),))
+    docs = measure(record_batch({"text": ["Casino! Free spins in the casino.", "A garden."], "lang": ["en"] * 2}, RECORD), cfg)
+    got = decide(docs, RulesConfig(extra=(Rule("mine.max_gambling", "keyword_gambling", "max", 2.0),)))
+    assert got.select(["drop_rule", "drop_value", "drop_bound"]).to_pylist() == [
+        {"drop_rule": "mine.max_gambling", "drop_value": 3.0, "drop_bound": 2.0},
+        {"drop_rule": None, "drop_value": None, "drop_bound": None},
+    ]
