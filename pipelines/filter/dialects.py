@@ -1,4 +1,4 @@
-"""The measures of Gopher as DCLM, dolma, NeMo Curator and RedPajama-v2 read them, in kernels; FineWeb's team's are in document.py.
+"""The measures of Gopher as DCLM, dolma, NeMo Curator and RedPajama-v2 read them, in kernels; datatrove's are in document.py.
 
 Each function writes one row of numbers in the order in which `measures.MEASURES` names them, from the lines and the tokens that
 document.py has made. What differs is told in that table; the sources are named there.
@@ -262,10 +262,10 @@ def _symbols(points: Any, n: int) -> int:
         if row == 3:
             found += 1
             row = 0
-        if i >= spaced_from + 4 and p == 46 and points[i - 2] == 46 and points[i - 4] == 46:
-            if points[i - 1] == 32 and points[i - 3] == 32:
-                found += 1
-                spaced_from = i + 1
+        dots = i >= spaced_from + 4 and p == 46 and points[i - 2] == 46 and points[i - 4] == 46
+        if dots and points[i - 1] == 32 and points[i - 3] == 32:
+            found += 1
+            spaced_from = i + 1
     return found
 
 
@@ -311,9 +311,9 @@ def _is_symbol(points: Any, first: int, length: int) -> bool:
         (p == 46 and points[first + 1] == 46 and q == 46) or (p == 91 and points[first + 1] == 0x2026 and q == 93)
     ):
         return True
-    if length == 5 and ((p == 91 and q == 93) or (p == 40 and q == 41)):
-        if points[first + 1] == 46 and points[first + 2] == 46 and points[first + 3] == 46:
-            return True
+    inside = length == 5 and points[first + 1] == 46 and points[first + 2] == 46 and points[first + 3] == 46
+    if inside and ((p == 91 and q == 93) or (p == 40 and q == 41)):
+        return True
     if p != 35:  # then runs are half of the characters at most
         return False
     runs = 1

@@ -1,4 +1,4 @@
-"""The one pass over a batch of texts: decode, lines, tokens, n-grams, and from them every measure. Read `measure_batch` first."""
+"""The one pass over a batch of texts: decode, lines, tokens, n-grams, from them every measure. Read `measure_batch` first."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ from pipelines.kernel import borrowed, inlined, kernel
 # Columns of the result: ours, then each dialect's; measures.MEASURES names them in this order.
 (
     CHARS, WORDS, MEAN_WORD_LENGTH, HASH_RATIO, ELLIPSIS_RATIO, BULLET_LINES, ELLIPSIS_LINES, ALPHA_WORDS, STOP_WORDS,
-    DUP_PARAGRAPHS, DUP_PARAGRAPH_CHARS, DUP_LINES, DUP_LINE_CHARS, TOP_2, TOP_3, TOP_4, DUP_5, DUP_6, DUP_7, DUP_8, DUP_9, DUP_10,
-    LINES, END_MARK_LINES, SHORT_LINES, REPEATED_LINE_CHARS, NEWLINE_RATIO, SENTENCES, SAME_SHAPE_LINES, LIST_LINE_CHARS,
-    BROKEN_CHARS, PARAGRAPHS, MEAN_LINE_CHARS, MAX_LINE_CHARS, LONGEST_WORD, ALPHA_CHARS, DIGIT_CHARS, UPPER_CHARS, SPACE_CHARS,
+    DUP_PARAGRAPHS, DUP_PARAGRAPH_CHARS, DUP_LINES, DUP_LINE_CHARS, TOP_2, TOP_3, TOP_4, DUP_5, DUP_6, DUP_7, DUP_8, DUP_9,
+    DUP_10, LINES, END_MARK_LINES, SHORT_LINES, REPEATED_LINE_CHARS, NEWLINE_RATIO, SENTENCES, SAME_SHAPE_LINES,
+    LIST_LINE_CHARS, BROKEN_CHARS, PARAGRAPHS, MEAN_LINE_CHARS, MAX_LINE_CHARS, LONGEST_WORD, ALPHA_CHARS, DIGIT_CHARS, UPPER_CHARS, SPACE_CHARS,
     PUNCTUATION_CHARS, BRACKET_CHARS, CURLY_BRACKETS, URL_CHARS, ALL_CAPS_WORDS, UNIQUE_WORDS, ENTROPY, COMPRESSION,
 ) = range(47)  # fmt: skip
 DATATROVE = 47
@@ -89,8 +89,8 @@ def measure_batch(
 ) -> npt.NDArray[np.float64]:
     """Measures of the texts in an Arrow buffer, shape (rows, WIDTH), NaN where one does not apply or was not asked for.
 
-    `langs` (rows,) are numbers of `stop_word_tables`; `wanted` (5,) says which of measures.DIALECTS to measure. Memory: about 60
-    bytes for each byte of the largest text, of which only what a text really uses is touched.
+    `langs` (rows,) are numbers of `stop_word_tables`; `wanted` (5,) says which of measures.DIALECTS to measure. Memory: that
+    of the largest text, 3.4 GB for 100 MB of prose (measured); what a text does not use is never touched.
     """
     sizes = np.diff(offsets)
     size = int(sizes.max(initial=0)) + 1
@@ -180,18 +180,15 @@ def _measure_dialects(
         if wanted[2]:
             dialects.dolma(s.points, n, s.lines, number, s.words, count, s.by_n, s, out[DOLMA : DOLMA + 19])
         if wanted[3]:
-            dialects.nemo(
-                s.points, s.flag, n, s.counts, s.lines, number, s.words, count, s.by_n, s, out[NEMO : NEMO + 29]
-            )
+            dialects.nemo(s.points, s.flag, n, s.counts, s.lines, number, s.words, count, s.by_n, s, out[NEMO : NEMO + 29])
 
 
 @inlined
 def _has_unspaced(tokens: Any, count: int) -> bool:
-    kinds = tokens.kind
-    for k in range(count):
-        if kinds[k] & IS_UNSPACED:
-            return True
-    return False
+    kinds, k = tokens.kind, 0
+    while k < count and not kinds[k] & IS_UNSPACED:
+        k += 1
+    return k < count
 
 
 @inlined
@@ -201,8 +198,9 @@ def _borrow(s: Any) -> Any:
         borrowed(s.lines.hash), borrowed(s.lines.length), borrowed(s.lines.plain),
     )  # fmt: skip
     work = Grams(
-        borrowed(s.grams.hash), borrowed(s.grams.end), borrowed(s.grams.place), borrowed(s.grams.first), borrowed(s.grams.scanned)
-    )
+        borrowed(s.grams.hash), borrowed(s.grams.end), borrowed(s.grams.place), borrowed(s.grams.first),
+        borrowed(s.grams.scanned),
+    )  # fmt: skip
     words = StopWords(borrowed(s.stop_words.keys), borrowed(s.stop_words.words), borrowed(s.stop_words.anywhere))
     return Scratch(
         borrowed(s.points), borrowed(s.flag), lines, borrow_tokens(s.tokens), borrow_tokens(s.words),

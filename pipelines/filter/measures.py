@@ -121,7 +121,7 @@ MEASURES: dict[str, str] = {
     **{f"{name}@nemo": text for name, text in {
         "words": "pieces between blanks",
         "mean_word_length": "mean characters of those",
-        "hash_ratio": "pieces between blanks that are an ellipsis mark, or have number signs (runs) for more than half their characters",
+        "hash_ratio": "pieces between blanks that are an ellipsis mark, or number signs by more than half",
         "ellipsis_ratio": "the same: it has one pool of symbols",
         "bullet_line_ratio": "lines with text that start with one of its twelve bullets after blanks",
         "ellipsis_line_ratio": 'lines with text that end in one of its ellipsis marks or "read more"',

@@ -1,4 +1,4 @@
-"""Characters, lines and paragraphs of one document, in kernels. A line here is what lies between newlines, unless it says else."""
+"""Characters, lines and paragraphs of one document, in kernels. A line is what lies between newlines, unless it says else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIST_LINE_WORDS = 5  # a line of fewer words that ends in no mark is an entry of
 
 
 class Lines(NamedTuple):
-    """Segments of one document: bounds, bounds without blanks at the ends (equal where it is blank), hash, length in characters."""
+    """Segments of one document: bounds, those without blanks at the ends (equal where all is blank), hash, characters."""
 
     first: npt.NDArray[np.int32]
     last: npt.NDArray[np.int32]
@@ -92,8 +92,8 @@ def ends_in_ellipsis(points: Any, first: int, last: int) -> bool:
 
 @kernel
 def bullets_and_ellipses(points: Any, flag: Any, n: int, out: Any) -> None:
-    """Of the lines of `str.splitlines`: out[0] how many, out[1] that start with U+2022 or "-" after blanks, out[2] that end in an
-    ellipsis before blanks.
+    """Of the lines of `str.splitlines`: out[0] how many, out[1] that start with U+2022 or "-" after blanks, out[2] that end
+    in an ellipsis before blanks.
     """
     out[:] = 0
     first = 0
@@ -341,7 +341,7 @@ def _address_chars(points: Any, flag: Any, n: int) -> int:
 
 @kernel
 def blank_pieces(flag: Any, n: int) -> tuple[int, int, int]:
-    """Of the pieces between blanks: how many, characters of the longest, how many of two or more characters are all capitals."""
+    """Of the pieces between blanks: how many, characters of the longest, how many of two characters or more are in capitals."""
     pieces = longest = capital = 0
     i = 0
     while i < n:

@@ -158,8 +158,8 @@ NLP = spacy.blank("en")
 
 
 def our_tokens(text: str) -> tuple[list[str], list[str]]:
-    """Those of spaCy, and what each is the same as. In a text with characters of a script without blanks, each of these with its
-    marks is one, and so is a run of one punctuation mark, which is the same as the mark.
+    """Those of spaCy, and what each is the same as. In a text with characters of a script without blanks, each of these
+    with its marks is one, and so is a run of one punctuation mark, which is the same as the mark.
     """
     with NLP.memory_zone():
         places = [(token.idx, token.text.strip()) for token in NLP.tokenizer(text)]

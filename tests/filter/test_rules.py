@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.filter.languages import settings
-from pipelines.filter.measures import MeasureConfig, measure
+from pipelines.filter.measures import DIALECTS, MeasureConfig, measure
 from pipelines.filter.rules import (
     C4,
     FineWeb,
@@ -32,16 +32,10 @@ from pipelines.schema import RECORD, record_batch, undecided
 
 SETS = (WebPage, GopherRepetition, GopherQuality, C4, FineWeb, FineWeb2, RefinedWeb, Nemo)
 DIALECT_SETS = [
-    *(
-        f"{name}@{dialect}"
-        for name in ("gopher_quality", "gopher_repetition")
-        for dialect in ("datatrove", "dclm", "dolma", "nemo")
-    ),
+    *(f"{name}@{dialect}" for name in ("gopher_quality", "gopher_repetition") for dialect in DIALECTS[:4]),
     "fineweb@datatrove",
 ]
-RULES = [rule for kind in SETS for rule in rules_of(kind())] + [
-    rule for name in DIALECT_SETS for rule in rules_of(rule_set(name))
-]
+RULES = [rule for made in (*(kind() for kind in SETS), *map(rule_set, DIALECT_SETS)) for rule in rules_of(made)]
 GOOD = (
     "The river had been rising since the morning, and people of the village came to look at it with their children.\n"
     "Nobody could say how far it would go, but those who have lived here for long knew what to do.\n"
@@ -313,14 +307,13 @@ def test_a_bound_of_ones_own_holds_for_every_language() -> None:
 
 
 def test_by_lang_comes_before_all() -> None:
-    own = rule(
-        GopherQuality(by_lang=(("de", "min_words", 5.0), ("pt-BR", "min_words", 6.0), ("fr", "min_words", None))), "min_words"
-    )
+    by_lang = (("de", "min_words", 5.0), ("pt-BR", "min_words", 6.0), ("fr", "min_words", None))
+    own = rule(GopherQuality(by_lang=by_lang), "min_words")
     assert [bound_of(own, lang) for lang in ("de", "de-CH", "deu", "pt-BR", "fr", "en")] == [5.0, 5.0, 5.0, 6.0, None, 50.0]
 
 
 def test_the_bound_of_the_language_is_recorded() -> None:
-    long = "Donaudampfschifffahrtsgesellschaft und Kapit\u00e4n " * 30
+    long = "Donaudampfschifffahrtsgesellschaftskapit\u00e4n " * 60
     cfg = RulesConfig(gopher_quality=GopherQuality(min_stop_words=None))
     found = decision(long, cfg, "de")
     assert found is not None
