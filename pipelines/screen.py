@@ -72,17 +72,16 @@ def _rules(answer: whatif.WhatIf) -> Table:
         if not (dropped or then or _bounds(old) != _bounds(new)):
             continue
         langs = dict.fromkeys(lang for rule in (old, new) if rule for lang, _ in rule.by_lang)
-        bounds = [_arrow(bound_of(old, None), bound_of(new, None))]
+        bounds = [_arrow(old.bound if old else None, new.bound if new else None)]
         bounds += [
             f"{lang} {_arrow(bound_of(old, lang), bound_of(new, lang))}"
             for lang in langs
             if bound_of(old, lang) != bound_of(new, lang)
         ]
-        kept = sum(bound_of(old, lang) == bound_of(new, lang) for lang in langs)
-        if kept and bound_of(old, None) != bound_of(new, None):
-            bounds.append(f"{kept} languages: as before")
         if old and new and old.by_language != new.by_language:
-            bounds.append("the others: FineWeb-2's -> the same" if old.by_language else "the others: FineWeb-2's")
+            bounds.append("other languages: FineWeb-2's -> the same" if old.by_language else "other languages: FineWeb-2's")
+        elif any(rule and rule.by_language for rule in (old, new)):
+            bounds[0] += ", by language"
         table.add_row(name, "\n".join(bounds), f"{dropped:,}", f"{then:,}", _change(then - dropped))
     return table
 

@@ -120,6 +120,11 @@ def _table() -> list[list[str]]:
     return [line.split("\t") for line in _lines("fineweb2.tsv")]
 
 
+def bound_names() -> frozenset[str]:
+    """The rules that have bounds by language."""
+    return frozenset(_table()[0][2:])
+
+
 @cache
 def _names() -> dict[str, str]:
     """FineWeb-2's names without the script, ISO 639-3, to our code; where ours is shorter."""

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import UserError
-from pipelines.filter.languages import WITHOUT_END_MARKS, base_code, settings
+from pipelines.filter.languages import WITHOUT_END_MARKS, base_code, bound_names, settings
 from pipelines.filter.measures import DIALECTS, MEASURES
 from pipelines.recipe import batch_stage
 from pipelines.schema import drop
@@ -301,6 +301,7 @@ def rules_of(rule_set: Any) -> tuple[Rule, ...]:
         raise UserError(
             f"{rule_set.set_name}.dialect: nobody reads this set as {dialect!r}; dialects are {', '.join(DIALECTS[:4])}"
         )
+    by_language = not dialect and rule_set.set_name in _BY_LANGUAGE
     base = f"{rule_set.set_name}@{dialect}" if dialect else rule_set.set_name
     return tuple(
         Rule(
@@ -309,7 +310,7 @@ def rules_of(rule_set: Any) -> tuple[Rule, ...]:
             f.metadata["kind"],
             getattr(rule_set, f.name),
             () if dialect else tuple((lang, bound) for lang, name, bound in rule_set.by_lang if name == f.name),
-            not dialect and rule_set.set_name in _BY_LANGUAGE and getattr(rule_set, f.name) == f.default,
+            by_language and f.name in bound_names() and getattr(rule_set, f.name) == f.default,
         )
         for f in fields
         if f.metadata["measure"] not in _LACKING.get(dialect, ())

@@ -191,11 +191,6 @@ def test_a_dialect_that_was_not_measured_is_named(out: Path) -> None:
         disagreement_of_run(*open_run(out), "gopher_quality", THEIRS)
 
 
-def test_a_dialect_without_a_column_of_its_own_measures_as_we_do() -> None:
-    theirs = (*THEIRS, Rule("ours@other.max_hash", "hash_ratio@other", "max", 0.1))
-    assert disagreement(table(("zh", 60.0, 60.0, 0.9)), OURS, theirs).pairs == {("kept", "ours@other.max_hash"): 1}
-
-
 @pytest.mark.parametrize(
     ("nothing", "says"),
     [

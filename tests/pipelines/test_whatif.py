@@ -144,7 +144,7 @@ def test_a_sample_shows_the_rule_with_both_bounds_and_the_text(out: Path) -> Non
             "zh",
             None,
             0.1,
-        ),  # off for the language: words of Chinese have no length
+        ),  # off: words of Chinese have no length
         ("fineweb.min_lines=1000", None, None, 1000.0),  # the set was off
     ],
 )
