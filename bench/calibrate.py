@@ -1,6 +1,6 @@
 """Clean text in many languages put to the rules: which rule, with which bound, breaks how much of it.
 
-python -m bench.calibrate --data DATA; `pipelines/filter/bounds.tsv` was set with it. Nothing here needs a peer or a JVM.
+python -m bench.calibrate --data DATA; `pipelines/filter/data/bounds.tsv` was set with it. Nothing here needs a peer or a JVM.
 """
 
 from __future__ import annotations

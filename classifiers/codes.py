@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from importlib.resources import files
 
-_LINES = Path(__file__).with_name("codes.txt").read_text(encoding="ascii").splitlines()
+_LINES = files("classifiers").joinpath("codes.txt").read_text(encoding="ascii").splitlines()
 _SHORT = dict(pair.split("=") for line in _LINES if not line.startswith("#") for pair in line.split())
 # What lid.176 calls otherwise than we do
 _LID = {"no": "nb", "als": "gsw", "arz": "ar", "eml": "egl", "bh": "bho"}

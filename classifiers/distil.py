@@ -17,6 +17,7 @@ import math
 import sys
 import zipfile
 from collections import Counter
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ TABLES = ("unigrams", "bigrams", "trigrams", "quadrigrams", "fivegrams")
 # Languages whose script alone names them, or names them among others that lingua lacks: they need no letters of ours.
 BY_SCRIPT = frozenset(("bn", "el", "gu", "he", "hy", "ja", "ka", "ko", "pa", "ta", "te", "th", "zh"))
 # Serbian in Latin letters, which the tables lack: letter by letter (Gaj's alphabet).
-_PAIRS = Path(__file__).with_name("serbian.txt").read_text(encoding="utf-8").splitlines()
+_PAIRS = files("classifiers").joinpath("serbian.txt").read_text(encoding="utf-8").splitlines()
 SERBIAN = {pair[0]: pair[2:] for pair in _PAIRS if not pair.startswith("#")}
 DISCOUNT = 0.75
 PRUNE = 8e-6  # nats a letter of running text that a value must be worth

@@ -10,7 +10,8 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from classifiers import scripts
 from classifiers.jit import kernel
 from classifiers.scripts import BLANK, DIGIT, IGNORED, JOINER, LETTER, MARK, NUMBER, STRONG
 
-MODEL = Path(__file__).with_name("ngrams.npz")
+MODEL = files("classifiers").joinpath("ngrams.npz")
 FORMAT = 1
 ORDERS = 5  # letters of the longest sequence
 EDGE, FIRST = 1, 2  # numbers of a word's edge and of the first letter; 0 is a letter that the model lacks
@@ -82,7 +83,7 @@ class NgramModel:
 
 
 @lru_cache(maxsize=2)
-def load(path: Path = MODEL) -> NgramModel:
+def load(path: Traversable = MODEL) -> NgramModel:
     """The model in a file of `classifiers.distil`. Raises FileNotFoundError, or ValueError for a file that is no such model."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:

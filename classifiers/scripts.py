@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from functools import lru_cache
-from pathlib import Path
+from importlib.resources import files
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def _table() -> tuple[tuple[_Range, ...], dict[str, tuple[str, ...]]]:
     """The blocks and the languages of scripts.txt."""
     ranges: list[_Range] = []
     written = {}
-    for line in Path(__file__).with_name("scripts.txt").read_text(encoding="ascii").splitlines():
+    for line in files("classifiers").joinpath("scripts.txt").read_text(encoding="ascii").splitlines():
         if not line.startswith("#"):
             left, _, langs = line.partition("|")
             name, *spans = left.split()

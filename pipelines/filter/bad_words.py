@@ -18,9 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.errors import UserError
+from pipelines.filter import read_data
+from pipelines.filter.kernels.phrases import Bytes, Longs, Phrases, decode, text_buffers
+from pipelines.filter.kernels.unicode import ALNUM, CHARS_PER_WORD_CJK, CHARS_PER_WORD_SEA, CJK, MARK, SEA, flags
 from pipelines.filter.languages import WITHOUT_BLANKS, base_code
-from pipelines.filter.phrases import Bytes, Longs, Phrases, decode, text_buffers
-from pipelines.filter.unicode import ALNUM, CHARS_PER_WORD_CJK, CHARS_PER_WORD_SEA, CJK, MARK, SEA, flags
 from pipelines.kernel import kernel
 from pipelines.recipe import batch_stage
 from pipelines.schema import drop, with_columns
@@ -86,7 +87,7 @@ def _phrases(code: str, cfg: BadWordsConfig) -> Phrases | None:
 @cache
 def _lists() -> dict[str, tuple[str, ...]]:
     lists: dict[str, tuple[str, ...]] = {}
-    for block in (Path(__file__).parent / "bad_words.txt").read_text("utf-8").split("\n# ")[1:]:
+    for block in read_data("bad_words.txt").split("\n# ")[1:]:
         heading, *entries = block.splitlines()
         if " " not in heading:
             lists[heading] = tuple(entries)

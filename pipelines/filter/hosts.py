@@ -1,3 +1,5 @@
+from pipelines.filter import read_data
+
 """Host names as they are compared: IDNA ASCII, Unicode, and the Latin name that a homograph passes for; registered domains.
 
 The mapping is that of UTS 46 without its table of refused characters (a filter has to judge what a registry would refuse):
@@ -10,7 +12,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import cache, lru_cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -85,7 +86,7 @@ def fold_table() -> npt.NDArray[np.int32]:
 @cache
 def confusables() -> dict[int, int]:
     """Code point -> Latin lower-case letter, from confusables.txt."""
-    lines = (Path(__file__).parent / "confusables.txt").read_text("utf-8").splitlines()
+    lines = read_data("confusables.txt").splitlines()
     table: dict[int, int] = {}
     for line in lines:
         if not line.startswith("#"):

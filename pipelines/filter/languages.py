@@ -13,12 +13,12 @@ import unicodedata
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
-from pipelines.filter.unicode import SENTENCE, flags
+from pipelines.filter import read_data
+from pipelines.filter.kernels.unicode import SENTENCE, flags
 
 # Other names of a language, and languages that go by the settings of another one: macro-languages, members of them, old codes.
 ALIASES = {
@@ -102,8 +102,7 @@ def count_stop_words(lang: str | None, text: str, tokens: Set[str]) -> int | Non
 
 
 def _lines(name: str) -> list[str]:
-    text = (Path(__file__).parent / name).read_text("utf-8")
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [line for line in read_data(name).splitlines() if line and not line.startswith("#")]
 
 
 def _read_stop_words() -> dict[str, frozenset[str]]:

@@ -1,7 +1,7 @@
 """Every measure of a text as a column of its own, taken in one pass; `rules.py` decides from the columns alone.
 
 The plain columns are ours; `words@dclm` is the same thing as another implementation reads it (a *dialect*, measured where
-`MeasureConfig.dialects` names it; `pipelines/filter/dialects.py` has their kernels). Tokens are those of spaCy's English tokenizer
+`MeasureConfig.dialects` names it; `kernels/dialects.py` has their kernels). Tokens are those of spaCy's English tokenizer
 (`tokens.py`), which datatrove uses, so on text with blanks between its words ours and `@datatrove` are equal. In scripts without
 blanks each character is a token; a *word* is then two CJK characters or three of Thai, Lao, Khmer or Burmese, n-grams lengthen
 with it, and a line's characters count twice, so that bounds keep their meaning.
@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import UserError
-from pipelines.filter import document
-from pipelines.filter.notices import boilerplate_ratios, notice_ratios
-from pipelines.filter.phrases import Phrases, text_buffers
-from pipelines.filter.stop_words import stop_word_tables
+from pipelines.filter.kernels import document
+from pipelines.filter.kernels.notices import boilerplate_ratios, notice_ratios
+from pipelines.filter.kernels.phrases import Phrases, text_buffers
+from pipelines.filter.kernels.stop_words import stop_word_tables
 from pipelines.recipe import batch_stage
 from pipelines.schema import with_columns
 
@@ -188,7 +188,7 @@ def measure_columns(cfg: MeasureConfig) -> pa.Schema:
     return pa.schema([(name, pa.float64()) for name in (*names, *(f"keyword_{name}" for name, _ in cfg.keywords))])
 
 
-@batch_stage(version=2, adds=measure_columns)
+@batch_stage(version=3, adds=measure_columns)
 def measure(docs: pa.RecordBatch, cfg: MeasureConfig) -> pa.RecordBatch:
     """Add the columns of MEASURES, float64, null where `text` is null. Raises UserError for a dialect that is not known."""
     texts, columns = docs["text"], {}

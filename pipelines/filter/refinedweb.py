@@ -11,17 +11,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.filter import read_data
+from pipelines.filter.kernels.phrases import Phrases, Tables, borrow_tables, text_buffers
+from pipelines.filter.kernels.tokens import decode
+from pipelines.filter.kernels.unicode import ALNUM, DIGIT, SPACE, UPPER, flags
 from pipelines.filter.lines import Letters, encode, end_of_line, length_of, letters, lower_latin, says, text_array
-from pipelines.filter.phrases import Phrases, Tables, borrow_tables, text_buffers
-from pipelines.filter.tokens import decode
-from pipelines.filter.unicode import ALNUM, DIGIT, SPACE, UPPER, flags
 from pipelines.kernel import borrowed, inlined, kernel
 from pipelines.recipe import batch_stage
 from pipelines.schema import with_columns
@@ -120,7 +120,7 @@ def _how(cfg: RefinedWebLinesConfig) -> _How:
 @cache
 def top_level_domains() -> tuple[str, ...]:
     """Those of tlds.txt, as letters in lower case."""
-    lines = (Path(__file__).parent / "tlds.txt").read_text("utf-8").splitlines()
+    lines = read_data("tlds.txt").splitlines()
     return tuple(name for line in lines if not line.startswith("#") for name in line.split())
 
 

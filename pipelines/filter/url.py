@@ -32,8 +32,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.filter.hosts import ascii_host, fold_table, fold_words, latin_host, latin_words, unicode_host
-from pipelines.filter.url_lists import Table, UrlList, find, first_bits, list_files, url_list
-from pipelines.filter.url_text import (
+from pipelines.filter.kernels.url_text import (
     BEHIND,
     FACTOR,
     HOST,
@@ -55,6 +54,7 @@ from pipelines.filter.url_text import (
     step,
     strip,
 )
+from pipelines.filter.url_lists import Table, UrlList, find, first_bits, list_files, url_list
 from pipelines.kernel import kernel
 from pipelines.recipe import batch_stage
 from pipelines.schema import drop

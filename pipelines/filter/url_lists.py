@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from pipelines.errors import UserError
 from pipelines.filter.hosts import ascii_host, fold_words, latin_words
-from pipelines.filter.url_text import (
+from pipelines.filter.kernels.url_text import (
     HOST,
     MAX_WORD,
     URL,

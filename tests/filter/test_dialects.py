@@ -21,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
+from pipelines.filter.kernels.notices import BOILERPLATE
 from pipelines.filter.languages import STOP_WORDS
 from pipelines.filter.measures import DIALECTS, MEASURES, MeasureConfig, measure, measure_columns
-from pipelines.filter.notices import BOILERPLATE
 from pipelines.schema import RECORD, record_batch
 
 GOPHER = {"the", "be", "to", "of", "and", "that", "have", "with"}

@@ -13,11 +13,11 @@ import spacy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.filter import document
+from pipelines.filter.kernels import document
+from pipelines.filter.kernels.notices import NOTICE_CHARS, notices
+from pipelines.filter.kernels.unicode import MARK, NO_WORD, SENTENCE, flags
 from pipelines.filter.languages import STOP_WORDS
 from pipelines.filter.measures import DIALECTS, MEASURES, MeasureConfig, measure, measure_columns
-from pipelines.filter.notices import NOTICE_CHARS, notices
-from pipelines.filter.unicode import MARK, NO_WORD, SENTENCE, flags
 from pipelines.schema import RECORD, record_batch
 
 OURS = [name for name in MEASURES if "@" not in name]

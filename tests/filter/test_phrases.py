@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from pipelines.filter.phrases import Edges, Phrases
+from pipelines.filter.kernels.phrases import Edges, Phrases
 
 
 @pytest.mark.parametrize(

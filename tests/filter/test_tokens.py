@@ -11,7 +11,7 @@ import spacy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.filter.tokens import (
+from pipelines.filter.kernels.tokens import (
     count_sentences,
     decode,
     english,
@@ -23,7 +23,7 @@ from pipelines.filter.tokens import (
     token_buffers,
     tokenise,
 )
-from pipelines.filter.unicode import ALNUM, ALPHA, BREAK, DIGIT, PUNCT, SPACE, UNSPACED, UPPER, flags, normal
+from pipelines.filter.kernels.unicode import ALNUM, ALPHA, BREAK, DIGIT, PUNCT, SPACE, UNSPACED, UPPER, flags, normal
 
 
 def decoded(data: bytes) -> tuple[Any, Any, int]:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from pipelines.errors import UserError
 from pipelines.filter.hosts import ascii_host, fold_table, fold_words, latin_host, latin_words, registered_domain
+from pipelines.filter.kernels.url_text import HOST, fold
 from pipelines.filter.url import RULES, UrlConfig, broken_rule, host, url_filter, url_hits
 from pipelines.filter.url_lists import url_list
-from pipelines.filter.url_text import HOST, fold
 from pipelines.schema import RECORD, record_batch
 
 PRIMER = "\u043f\u0440\u0438\u043c\u0435\u0440.example"  # a Russian word, xn--e1afmkfd

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.filter import dialects
-from pipelines.filter.repetition import Grams, Table, grams, ngrams, repeats, repeats_of_lines, table, word_statistics
-from pipelines.filter.segments import (
+from pipelines.filter.kernels import dialects
+from pipelines.filter.kernels.repetition import Grams, Table, grams, ngrams, repeats, repeats_of_lines, table, word_statistics
+from pipelines.filter.kernels.segments import (
     SHORT_LINE_CHARS,
     Lines,
     blank_pieces,
@@ -25,8 +25,8 @@ from pipelines.filter.segments import (
     split_paragraphs,
     widths,
 )
-from pipelines.filter.stop_words import StopWords, different, stop_word_tables
-from pipelines.filter.tokens import (
+from pipelines.filter.kernels.stop_words import StopWords, different, stop_word_tables
+from pipelines.filter.kernels.tokens import (
     HAS_LETTER,
     IS_UNSPACED,
     IS_WORD,
@@ -43,7 +43,7 @@ from pipelines.filter.tokens import (
     token_buffers,
     tokenise,
 )
-from pipelines.filter.unicode import CHARS_PER_WORD_CJK, CHARS_PER_WORD_SEA, CJK, SENTENCE, flags, lower, normal
+from pipelines.filter.kernels.unicode import CHARS_PER_WORD_CJK, CHARS_PER_WORD_SEA, CJK, SENTENCE, flags, lower, normal
 from pipelines.kernel import borrowed, inlined, kernel
 
 # Columns of the result: ours, then each dialect's; measures.MEASURES names them in this order.
@@ -300,12 +300,33 @@ def _tokens(n: int, tokens: Any, count: int, lang: int, s: Any, out: Any) -> Non
     unique, entropy = word_statistics(tokens.hash, count, s.seen)
     out[UNIQUE_WORDS] = unique / max(count, 1)
     out[ENTROPY] = entropy
-    ngrams(tokens.hash, tokens.length, count, step, s.seen, s.grams, s.by_n)
+    if step == 1:
+        ngrams(tokens.hash, tokens.length, count, step, s.seen, s.grams, s.by_n)
+    else:
+        made = _without_runs(tokens, count, s.hashes, s.lengths)
+        ngrams(s.hashes, s.lengths, made, step, s.seen, s.grams, s.by_n)
     for g in range(9):
         if g < 3:
             out[TOP_2 + g] = (s.by_n[g, 1] + g + 1) * s.by_n[g, 0] / size if s.by_n[g, 0] else 0.0
         else:
             out[TOP_2 + g] = s.by_n[g, 3] / size
+
+
+@kernel
+def _without_runs(tokens: Any, count: int, hashes: Any, lengths: Any) -> int:
+    """The tokens with a run of one punctuation mark as one: in a text without blanks, where an n-gram is more than n tokens, a
+    line of asterisks would else be the commonest of all; returns how many.
+    """
+    made = 0
+    for k in range(count):
+        again = made > 0 and not tokens.kind[k] & IS_WORD and tokens.hash[k] == hashes[made - 1]
+        if again and tokens.start[k] == tokens.start[k - 1] + tokens.length[k - 1]:
+            lengths[made - 1] += tokens.length[k]
+        else:
+            hashes[made] = tokens.hash[k]
+            lengths[made] = tokens.length[k]
+            made += 1
+    return made
 
 
 @kernel

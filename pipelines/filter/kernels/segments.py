@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.filter.repetition import add, clear
-from pipelines.filter.tokens import HASH_BASIS, HASH_PRIME, hash_points, mix
-from pipelines.filter.unicode import (
+from pipelines.filter.kernels.repetition import add, clear
+from pipelines.filter.kernels.tokens import HASH_BASIS, HASH_PRIME, hash_points, mix
+from pipelines.filter.kernels.unicode import (
     ALNUM,
     ALPHA,
     BREAK,

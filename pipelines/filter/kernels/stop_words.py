@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.filter.kernels.tokens import HASH_BASIS, HASH_PRIME, hash_text, mix
 from pipelines.filter.languages import STOP_WORDS, WITHOUT_BLANKS, base_code
-from pipelines.filter.tokens import HASH_BASIS, HASH_PRIME, hash_text, mix
 from pipelines.kernel import inlined, kernel
 
 GOPHER = ("the", "be", "to", "of", "and", "that", "have", "with")  # arXiv 2112.11446, appendix A.1.1

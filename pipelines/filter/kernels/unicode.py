@@ -1,3 +1,5 @@
+from pipelines.filter import read_data
+
 """What the kernels know of a character: one 32-bit word of flags for each code point, looked up as the text is decoded.
 
 The classes of Unicode come from Python's own database, so that `isspace`, `isalpha` and `splitlines` mean here what they mean in
@@ -11,7 +13,6 @@ import string
 import sys
 import unicodedata
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def _points(ranges: list[str]) -> list[tuple[int, int]]:
 @cache
 def spacy_english() -> dict[str, Any]:
     """The tables of spaCy's English tokenizer, as `spacy_english.json` has them."""
-    data: dict[str, Any] = json.loads((Path(__file__).parent / "spacy_english.json").read_text("utf-8"))
+    data: dict[str, Any] = json.loads(read_data("spacy_english.json"))
     return data
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.filter.repetition import repeats, repeats_of_lines, word_statistics
-from pipelines.filter.segments import split_double_newlines, split_paragraphs
-from pipelines.filter.stop_words import LONGEST, place_of
-from pipelines.filter.tokens import HAS_LETTER, HASH_BASIS, HASH_PRIME, hash_points, hash_text, mix
-from pipelines.filter.unicode import ALNUM, CASED, SPACE, UPPER
+from pipelines.filter.kernels.repetition import repeats, repeats_of_lines, word_statistics
+from pipelines.filter.kernels.segments import split_double_newlines, split_paragraphs
+from pipelines.filter.kernels.stop_words import LONGEST, place_of
+from pipelines.filter.kernels.tokens import HAS_LETTER, HASH_BASIS, HASH_PRIME, hash_points, hash_text, mix
+from pipelines.filter.kernels.unicode import ALNUM, CASED, SPACE, UPPER
 from pipelines.kernel import inlined, kernel
 
 _MEDIAN_CHARS = 4096  # longer words count as of this length: a median of this is over any bound

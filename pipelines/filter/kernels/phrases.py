@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.errors import UserError
-from pipelines.filter.unicode import ALNUM, MARK, flags
+from pipelines.filter.kernels.unicode import ALNUM, MARK, flags
 from pipelines.kernel import borrowed, inlined, kernel
 
 Ints: TypeAlias = npt.NDArray[np.int32]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.filter.phrases import Phrases, find, occurs
+from pipelines.filter import read_data
+from pipelines.filter.kernels.phrases import Phrases, find, occurs
 from pipelines.kernel import kernel
 
 NOTICE_CHARS = 160  # a phrase speaks for so much of its line: pages without line breaks are one long line
@@ -26,7 +26,7 @@ _LOREM_IPSUM = "lorem ipsum"
 @cache
 def notices() -> Phrases:
     """The phrases of notices.txt, sought anywhere in a line in any case; a straight apostrophe stands for a curly one too."""
-    lines = (Path(__file__).parent / "notices.txt").read_text("utf-8").splitlines()
+    lines = read_data("notices.txt").splitlines()
     phrases = sorted({line for line in lines if line and not line.startswith("#")})
     return Phrases([*phrases, *(phrase.replace("'", "\u2019") for phrase in phrases if "'" in phrase)], edges="any")
 

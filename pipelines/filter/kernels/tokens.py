@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.filter.unicode import (
+from pipelines.filter.kernels.unicode import (
     ALNUM,
     ALPHA,
     BEFORE_POINT,
@@ -66,7 +66,9 @@ class English(NamedTuple):
     keys: npt.NDArray[np.uint64]  # open addressing, 0 is empty; length a power of two
     values: npt.NDArray[np.int32]  # index of the exception; -1 a unit
     pieces: npt.NDArray[np.int32]  # (exceptions, 3) lengths of its tokens, 0 where there are fewer
-    split: npt.NDArray[np.int32]  # (exceptions, 12) lengths of the tokens that affixes alone would make of it; 0: it has no affix
+    split: npt.NDArray[
+        np.int32
+    ]  # (exceptions, 12) lengths of the tokens that affixes alone would make of it; 0: it has no affix
     lengths: npt.NDArray[np.uint32]  # (1024,) by `ends` of the first and last character: which lengths exceptions have
     split_lengths: npt.NDArray[np.uint32]  # the same of those with an affix
 
@@ -678,17 +680,10 @@ def _ends_word(points: Any, flag: Any, first: int, last: int, tables: Any) -> bo
 
 @kernel
 def split_unspaced(flag: Any, points: Any, tokens: Any, count: int, result: Any) -> int:
-    """Ours of the tokens: a character of a script without blanks is one, with its marks, and so is a run of one punctuation mark
-    (a line of asterisks would else be the commonest n-gram of a Chinese page); returns how many.
-    """
+    """Ours of the tokens: a character of a script without blanks is one, with its marks; returns how many."""
     made = 0
     for k in range(count):
         if not tokens.kind[k] & IS_UNSPACED:
-            before = made - 1
-            if made and tokens.length[k] == 1 and not tokens.kind[k] & IS_WORD and result.hash[before] == tokens.hash[k]:
-                if result.start[before] + result.length[before] == tokens.start[k]:
-                    result.length[before] += 1
-                    continue
             result.start[made] = tokens.start[k]
             result.length[made] = tokens.length[k]
             result.hash[made] = tokens.hash[k]
@@ -814,16 +809,39 @@ def _is_inside(points: Any, flag: Any, before: int, at: int, after: int, hebrew:
     """Whether a mark stays inside a segment, between two letters or two digits."""
     point = points[at]
     if flag[before] & DIGIT and flag[after] & DIGIT:
-        if point == 0x2C or point == 0x3B or point == 0x37E or point == 0x589 or point == 0x60C or point == 0x66C or point == 0x2044:
+        if (
+            point == 0x2C
+            or point == 0x3B
+            or point == 0x37E
+            or point == 0x589
+            or point == 0x60C
+            or point == 0x66C
+            or point == 0x2044
+        ):
             return True
         if point == 0xFF0C or point == 0xFF1B:
             return True
     elif not (flag[before] & ALPHA and flag[after] & ALPHA) or (flag[before] | flag[after]) & UNSPACED:
         return False
-    elif point == 0x3A or point == 0xB7 or point == 0x387 or point == 0x55F or point == 0x5F4 or point == 0x2027 or point == 0xFF1A or (hebrew and point == 0x22 and 0x5D0 <= points[after] <= 0x5EA):
+    elif (
+        point == 0x3A
+        or point == 0xB7
+        or point == 0x387
+        or point == 0x55F
+        or point == 0x5F4
+        or point == 0x2027
+        or point == 0xFF1A
+        or (hebrew and point == 0x22 and 0x5D0 <= points[after] <= 0x5EA)
+    ):
         return True
     return bool(
-        point == 0x27 or point == 0x2E or point == 0x2018 or point == 0x2019 or point == 0x2024 or point == 0xFF07 or point == 0xFF0E
+        point == 0x27
+        or point == 0x2E
+        or point == 0x2018
+        or point == 0x2019
+        or point == 0x2024
+        or point == 0xFF07
+        or point == 0xFF0E
     )
 
 
@@ -942,5 +960,10 @@ def borrow_tokens(t: Any) -> Any:
 def borrow_english(t: Any) -> Any:
     """The tables without reference counts, in a kernel."""
     return English(
-        borrowed(t.keys), borrowed(t.values), borrowed(t.pieces), borrowed(t.split), borrowed(t.lengths), borrowed(t.split_lengths)
+        borrowed(t.keys),
+        borrowed(t.values),
+        borrowed(t.pieces),
+        borrowed(t.split),
+        borrowed(t.lengths),
+        borrowed(t.split_lengths),
     )
