@@ -1,6 +1,6 @@
 """`@kernel`: a numba function compiled once a machine, or anew where nothing can be cached; the numbers are the same.
 
-Kernels work on many small arrays, and numba counts references to each at every call, atomically: `borrowed` ones are not counted.
+Kernels work on many small arrays, and numba counts references to each at every call, atomically: not to `borrowed` ones.
 """
 
 from __future__ import annotations

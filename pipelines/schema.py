@@ -149,8 +149,8 @@ def drop(
 ) -> pa.RecordBatch:
     """Mark rows as dropped by `rule` with the measured `value` and the `bound` it broke; the first decision on a row stands.
 
-    `where` of shape (rows,), a null counts as False; `rule`, `value` and `bound` are columns or the same for all, as `entry` is,
-    the entry of a list that was hit.
+    `where` of shape (rows,), a null counts as False; `rule`, `value` and `bound` are columns or the same for all, as
+    `entry` is, the entry of a list that was hit.
     """
     decision = {"drop_rule": rule, "drop_value": value, "drop_bound": bound, "drop_entry": entry}
     return _mark(batch, where, {**decision, "duplicate_of": duplicate_of})

@@ -1,5 +1,3 @@
-from pipelines.filter import read_data
-
 """Host names as they are compared: IDNA ASCII, Unicode, and the Latin name that a homograph passes for; registered domains.
 
 The mapping is that of UTS 46 without its table of refused characters (a filter has to judge what a registry would refuse):
@@ -16,6 +14,8 @@ from functools import cache, lru_cache
 import numpy as np
 import numpy.typing as npt
 from tld import get_tld
+
+from pipelines.filter import read_data
 
 CONTEXT, MAY_PASS = -1, 1 << 24  # see fold_table
 

@@ -2,9 +2,9 @@
 
 The plain columns are ours; `words@dclm` is the same thing as another implementation reads it (a *dialect*, measured where
 `MeasureConfig.dialects` names it; `kernels/dialects.py` has their kernels). Tokens are those of spaCy's English tokenizer
-(`tokens.py`), which datatrove uses, so on text with blanks between its words ours and `@datatrove` are equal. In scripts without
-blanks each character is a token; a *word* is then two CJK characters or three of Thai, Lao, Khmer or Burmese, n-grams lengthen
-with it, and a line's characters count twice, so that bounds keep their meaning.
+(`kernels/tokens.py`), which datatrove uses, so on text with blanks between its words ours and `@datatrove` are equal. In
+scripts without blanks each character is a token; a *word* is then two CJK characters or three of Thai, Lao, Khmer or Burmese,
+n-grams lengthen with it, and a line's characters count twice, so that bounds keep their meaning.
 
 No measure is ever NaN: a ratio over nothing is 0. Null means that the measure does not apply. Ratios lie in 0..1 but where the
 table says "over" something else.
@@ -156,7 +156,7 @@ MEASURES: dict[str, str] = {
         "rps_doc_stop_word_fraction": "raw words that are stop words of the language, over raw words",
         "rps_doc_lorem_ipsum": "occurrences of lorem ipsum over characters after normalisation",
         "rps_doc_curly_bracket": "curly brackets over characters",
-        "rps_lines_ending_with_terminal_punctution_mark": "lines, blank ones too, that end in . ! ? or U+201D (mean of its lines)",
+        "rps_lines_ending_with_terminal_punctution_mark": "lines, blank ones too, ending in . ! ? U+201D (mean of its lines)",
         "rps_lines_start_with_bulletpoint": "lines, blank ones too, that start with one of its ten bullets (mean of its lines)",
         **{f"rps_doc_frac_chars_top_{n}gram": text for n, text in zip((2, 3, 4), _TOP.values(), strict=True)},
         **{f"rps_doc_frac_chars_dupe_{n}grams": text for n, text in zip(range(5, 11), _DUP.values(), strict=True)},
@@ -171,8 +171,8 @@ DIALECTS = ("datatrove", "dclm", "dolma", "nemo", "redpajama")
 class MeasureConfig:
     """What to measure beside our own columns.
 
-    `keywords`: (name, phrases) gives a column `keyword_<name>`, how often any of the phrases occurs as whole words, in any case;
-    a rule of one's own on it is `Rule("mine.max_casino", "keyword_casino", "max", 2.0)`.
+    `keywords`: (name, phrases) gives a column `keyword_<name>`, how often any of the phrases occurs as whole words, in any
+    case; a rule of one's own on it is `Rule("mine.max_casino", "keyword_casino", "max", 2.0)`.
     """
 
     dialects: tuple[str, ...] = ()  # of DIALECTS

@@ -1,1 +1,1 @@
-"""Compiled functions over text: characters and their classes, tokens, lines, n-grams, phrases; `document.py` joins them in one pass."""
+"""Compiled functions over text: character classes, tokens, lines, n-grams, phrases; `document.py` is the one pass."""

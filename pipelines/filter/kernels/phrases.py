@@ -191,7 +191,7 @@ def borrow_tables(t: Any) -> Any:
 
 @kernel
 def occurs(buffer: Bytes, start: int, end: int, t: Tables) -> bool:
-    """Whether any phrase occurs in buffer[start:end], wherever it begins and ends: quicker than `find`, to pass over most texts."""
+    """Whether any phrase occurs in buffer[start:end], whatever its edges: quicker than `find`, to pass over most texts."""
     step, of_byte, ends, lower = t.step, t.of_byte, t.ends, t.lower
     fold = lower[0x41] == 0x61
     state = 0

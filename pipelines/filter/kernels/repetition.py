@@ -1,10 +1,10 @@
 """Repeated lines, paragraphs and n-grams in kernels: hash tables over 64-bit hashes, every measure in time linear in the text.
 
-The readings of Gopher's table A1 (arXiv 2112.11446) differ; each has a kernel here and `measures.py` says which measure is which:
+The readings of Gopher's table A1 (arXiv 2112.11446) differ; each has its figures here, `measures.py` says which is which:
 
 | | repeats counted | duplicate n-grams | over |
 |---|---|---|---|
-| ours, datatrove | after the first copy | scanned from the left, a repeat is jumped over: spans do not overlap | characters of the text |
+| ours, datatrove | after the first copy | from the left, a repeat is jumped over: no overlaps | characters of the text |
 | DCLM, RedPajama | all copies | words covered by any repeated n-gram | characters of words |
 | dolma | all copies | characters of all repeated n-grams, overlaps counted again | characters of all n-grams |
 | NeMo | after the first copy | repeats after the first copy, overlaps once, blanks between counted | characters of the text |
@@ -26,7 +26,7 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)  # golden ratio; odd, so multiplication is
 
 
 class Table(NamedTuple):
-    """A hash table for one document at a time: slots hold the place of the first item of a key, by which its copies are counted.
+    """A hash table for one document at a time: slots hold the place of a key's first item, by which its copies are counted.
 
     Small on purpose: for a usual page it stays in the first-level cache.
     """
@@ -99,8 +99,8 @@ def add(seen: Any, hashes: Any, i: int, mask: int) -> int:
 
 @kernel
 def repeats(hashes: Any, lengths: Any, number: int, seen: Any, out: Any) -> None:
-    """Of segments (hash, length): out[0] repeats after the first copy, out[1] their characters, out[2] copies of repeated ones, the
-    first included, out[3] their characters, out[4] characters of all.
+    """Of segments (hash, length): out[0] repeats after the first copy, out[1] their characters, out[2] copies of repeated ones,
+    the first included, out[3] their characters, out[4] characters of all.
     """
     mask = clear(seen, number)
     after = after_chars = firsts = first_chars = chars = 0
@@ -155,10 +155,10 @@ def word_statistics(hashes: Any, count: int, seen: Any) -> tuple[int, float]:
 def ngrams(hashes: Any, lengths: Any, number: int, step: int, seen: Any, work: Any, out: Any) -> None:
     """The n-grams of `number` tokens, n = 2..10, an n-gram being n * step tokens; `out` is (9, 9), a row an n:
 
-    out[:, 0] count of the most frequent n-gram (0 where there is none), out[:, 1] characters of its tokens, the first of equals,
-    out[:, 2] the most characters among equals; of repeated n-grams: out[:, 3] characters of a scan from the left that jumps over
-    repeats, out[:, 4] of tokens covered by any, out[:, 5] of all copies, overlaps again, out[:, 6] as NeMo counts them, blanks
-    included; out[:, 7] characters of all n-grams; out[:, 8] the first token of the most frequent n-gram.
+    out[:, 0] count of the most frequent n-gram (0 where there is none), out[:, 1] characters of its tokens, the first of
+    equals, out[:, 2] the most characters among equals; of repeated n-grams: out[:, 3] characters of a scan from the left that
+    jumps over repeats, out[:, 4] of tokens covered by any, out[:, 5] of all copies, overlaps again, out[:, 6] as NeMo counts
+    them, blanks included; out[:, 7] characters of all n-grams; out[:, 8] the first token of the most frequent n-gram.
     """
     out[:] = 0
     grams, end, place = work.hash, work.end, work.place

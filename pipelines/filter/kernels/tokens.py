@@ -1,12 +1,12 @@
 """One tokenisation for every measure, in kernels: text -> characters -> tokens.
 
-*Tokens* are those of spaCy's blank English tokenizer, which the published implementations of Gopher, FineWeb and C4 use (through
-datatrove): text is cut at blanks; from each piece prefixes and suffixes come off, then what is left is one of the exceptions
-("don't" is two tokens), an address, or is cut at infixes. The algorithm is that of spaCy 3.8 (tokenizer.pyx), its tables are
-`spacy_english.json`; `tests/filter/test_tokens.py` holds both against the package.
+*Tokens* are those of spaCy's blank English tokenizer, which the published implementations of Gopher, FineWeb and C4 use
+(through datatrove): text is cut at blanks; from each piece prefixes and suffixes come off, then what is left is one of the
+exceptions ("don't" is two tokens), an address, or is cut at infixes. The algorithm is that of spaCy 3.8 (tokenizer.pyx), its
+tables are `spacy_english.json`; `tests/filter/test_tokens.py` holds both against the package.
 
-*Ours* are the same tokens, but a script that writes no blanks (Han, kana, Thai, Lao, Khmer, Burmese) gives one token a character
-with its combining marks: no dictionary, so every machine and every version agrees.
+*Ours* are the same tokens, but a script that writes no blanks (Han, kana, Thai, Lao, Khmer, Burmese) gives one token a
+character with its combining marks: no dictionary, so every machine and every version agrees.
 
 A kernel works on one document: `points` its code points, `flag` their flags (`unicode.py`), `n` how many; invalid UTF-8 becomes
 U+FFFD. Tokens are four parallel arrays: first character, length in characters, 64-bit hash, and KIND bits.
@@ -149,7 +149,7 @@ def hash_text(text: str) -> np.uint64:
 
 @kernel
 def decode(data: Any, first: int, last: int, table: Any, points: Any, flag: Any) -> int:
-    """Code points and flags of the UTF-8 in data[first:last]; returns how many. Invalid bytes give U+FFFD (maximal subparts)."""
+    """Code points and flags of UTF-8 in data[first:last]; returns how many. Invalid bytes give U+FFFD (maximal subparts)."""
     n = 0
     i = first
     while i < last:
@@ -191,14 +191,16 @@ def decode(data: Any, first: int, last: int, table: Any, points: Any, flag: Any)
 
 @inlined
 def mix(x: Any) -> Any:
+    """Half of MurmurHash3's finaliser; never 0, which marks an empty slot."""
     x ^= x >> np.uint64(33)
     x *= np.uint64(0xFF51AFD7ED558CCD)
     x ^= x >> np.uint64(33)
-    return x | np.uint64(1)  # never 0, which marks an empty slot
+    return x | np.uint64(1)
 
 
 @kernel
 def hash_points(points: Any, first: int, last: int) -> Any:
+    """The hash of points[first:last], FNV-1a over code points, mixed."""
     value = HASH_BASIS
     for i in range(first, last):
         value = (value ^ np.uint64(points[i])) * HASH_PRIME
@@ -319,9 +321,9 @@ def _infix(points: Any, flag: Any, at: int, first: int, last: int) -> int:
     if at == first or at + 1 >= last:
         return 0
     before, after = points[at - 1], points[at + 1]
-    if point == 43 or point == 45 or point == 42 or point == 94:
-        if _is_digit(before) and (_is_digit(after) or after == 45):
-            return 1
+    sign = point == 43 or point == 45 or point == 42 or point == 94
+    if sign and _is_digit(before) and (_is_digit(after) or after == 45):
+        return 1
     if point == 44:
         return 1 if flag[at - 1] & LETTER and flag[at + 1] & LETTER else 0
     if not (flag[at - 1] & LETTER or _is_digit(before)):
@@ -422,10 +424,10 @@ def _is_url(points: Any, flag: Any, first: int, last: int) -> bool:
     i = first
     while i < last and (flag[i] & ALNUM or points[i] == 95 or points[i] == 43 or points[i] == 45 or points[i] == 46):
         i += 1
-    if i - first >= 2 and i + 2 < last and points[i] == 58 and points[i + 1] == 47 and points[i + 2] == 47:
-        if _url_host(points, flag, i + 3, last):
-            return True
-    for i in range(first + 1, last):
+    scheme = i - first >= 2 and i + 2 < last and points[i] == 58 and points[i + 1] == 47 and points[i + 2] == 47
+    if scheme and _url_host(points, flag, i + 3, last):
+        return True
+    for i in range(first + 1, last):  # noqa: SIM110 (a kernel has no generators)
         if points[i] == 64 and i + 1 < last and _url_host(points, flag, i + 1, last):
             return True
     return False
@@ -451,7 +453,7 @@ def _emit(tokens: Any, count: int, first: int, last: int) -> int:
 
 @inlined
 def _has_point(points: Any, first: int, last: int) -> bool:
-    for i in range(first + 1, last):
+    for i in range(first + 1, last):  # noqa: SIM110
         if points[i] == 46:
             return True
     return False
@@ -734,7 +736,7 @@ def split_blanks(points: Any, flag: Any, first: int, last: int, tokens: Any) -> 
 
 @kernel
 def split_segments(points: Any, flag: Any, first: int, last: int, tokens: Any) -> int:
-    """The word segments of Unicode's UAX 29 that begin with a letter or digit, as DCLM takes them from uniseg; returns how many.
+    """The segments of Unicode's UAX 29 that begin with a letter or digit, as DCLM takes them from uniseg; returns how many.
 
     Han, hiragana and scripts such as Thai give one segment a character, katakana runs stay together.
     """
@@ -798,7 +800,7 @@ def _segment_end(points: Any, flag: Any, begin: int, last: int) -> int:
 
 @inlined
 def _joins(point: int, f: Any) -> bool:
-    """Whether a letter or digit makes segments with others: no ideograph, hiragana or Thai, no superscript or circled number."""
+    """Whether a letter or digit makes segments with others: no ideograph, hiragana, Thai, superscript or circled number."""
     if f & UNSPACED:
         return _is_katakana(point)
     return (f & (ALPHA | DIGIT)) != 0 or 0x2160 <= point <= 0x2188
@@ -908,12 +910,13 @@ def split_normalised(points: Any, flag: Any, first: int, last: int, normal: Any,
 
 @inlined
 def is_ascii_punctuation(point: int) -> bool:
+    """Whether the character is in Python's `string.punctuation`."""
     return 33 <= point <= 47 or 58 <= point <= 64 or 91 <= point <= 96 or 123 <= point <= 126
 
 
 @kernel
 def count_sentences(points: Any, flag: Any, first: int, last: int, tables: Any, tokens: Any) -> int:
-    """Sentences of a stripped line as spaCy's sentencizer finds them: a new one begins after a mark, with what is no punctuation.
+    """Sentences of a stripped line as spaCy's sentencizer finds them: after a mark, what is no punctuation begins a new one.
 
     Only pieces with a mark in them need to be cut into tokens to tell.
     """

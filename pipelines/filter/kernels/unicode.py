@@ -1,9 +1,7 @@
-from pipelines.filter import read_data
-
 """What the kernels know of a character: one 32-bit word of flags for each code point, looked up as the text is decoded.
 
-The classes of Unicode come from Python's own database, so that `isspace`, `isalpha` and `splitlines` mean here what they mean in
-Python. Those of the English tokenizer come from `spacy_english.json`, those of datatrove's rules from the sets it publishes.
+The classes of Unicode come from Python's own database, so that `isspace`, `isalpha` and `splitlines` mean here what they mean
+in Python. Those of the English tokenizer come from `spacy_english.json`, those of datatrove's rules from the sets it publishes.
 """
 
 from __future__ import annotations
@@ -17,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from pipelines.filter import read_data
 
 Flags = npt.NDArray[np.uint32]
 
@@ -72,8 +72,8 @@ _PAUSES = ":;,\u2026\uff1a\uff1b\u3001\uff0c"
 # datatrove 0.10.1, utils/text.py, PUNCTUATION_SET: ASCII punctuation, these, control characters and Sentence_Terminal.
 _NO_WORD = (
     string.punctuation
-    + "\u2014\u201d\uff05\uff11\u3008\u3001\u2501\u3010\u3011\u300c\uff0c\u300d\uff1b\u201c\u300a\u201e\u2019\u2236\u00b4\uff0e\u2013"
-    "\uff08\uff1f\uff1a\uff01\uff5e\u00ab\u3009\u300b\uff09\u3002\u2026\u25ba\u00bb"
+    + "\u2014\u201d\uff05\uff11\u3008\u3001\u2501\u3010\u3011\u300c\uff0c\u300d\uff1b\u201c\u300a\u201e\u2019\u2236\u00b4\uff0e"
+    "\u2013\uff08\uff1f\uff1a\uff01\uff5e\u00ab\u3009\u300b\uff09\u3002\u2026\u25ba\u00bb"
 )
 
 
@@ -94,8 +94,8 @@ def flags() -> Flags:
     """The flags of every code point, shape (0x110000,). About a quarter of a second, once a process."""
     table = np.zeros(sys.maxunicode + 1, np.uint32)
     characters = list(map(chr, range(sys.maxunicode + 1)))
-    for flag, test in ((SPACE, str.isspace), (ALPHA, str.isalpha), (DIGIT, str.isdecimal), (ALNUM, str.isalnum), (UPPER, str.isupper),
-                       (NUMERIC, str.isnumeric)):  # fmt: skip
+    for flag, test in ((SPACE, str.isspace), (ALPHA, str.isalpha), (DIGIT, str.isdecimal), (ALNUM, str.isalnum),
+                       (UPPER, str.isupper), (NUMERIC, str.isnumeric)):  # fmt: skip
         table |= np.fromiter(map(test, characters), np.bool_, len(table)) * np.uint32(flag)
     cased = np.fromiter((c.islower() or c.istitle() for c in characters), np.bool_, len(table))
     table |= (cased | ((table & UPPER) > 0)) * np.uint32(CASED)
@@ -130,7 +130,7 @@ def lower() -> npt.NDArray[np.int32]:
 
 @cache
 def normal() -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """The lower case of every code point in Unicode's form NFD: where it begins, shape (0x110001,), and all of them in a row."""
+    """Lower case of every code point in Unicode's form NFD: where it begins, shape (0x110001,), and all of them in a row."""
     forms = [unicodedata.normalize("NFD", chr(point).lower()) for point in range(sys.maxunicode + 1)]
     first = np.zeros(len(forms) + 1, np.int32)
     np.cumsum(np.fromiter(map(len, forms), np.int32, len(forms)), out=first[1:])
@@ -139,7 +139,8 @@ def normal() -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
 
 def _add_spacy(table: Flags) -> None:
     data = spacy_english()
-    both = {"uncased": LOWER | CAPITAL | LETTER | BEFORE_POINT, "lower": LOWER | LETTER | BEFORE_POINT, "upper": CAPITAL | LETTER,
+    both = {"uncased": LOWER | CAPITAL | LETTER | BEFORE_POINT, "lower": LOWER | LETTER | BEFORE_POINT,
+            "upper": CAPITAL | LETTER,
             "other_letter": LETTER, "icon": INFIX, "quote": QUOTE, "affix": PREFIX | SUFFIX, "prefix_only": PREFIX,
             "before_point": BEFORE_POINT, "sentence_mark": MARKS}  # fmt: skip
     for name, flag in both.items():
