@@ -22,7 +22,7 @@ from pipelines.filter.rules import (
     web_rules,
 )
 
-FOLDER = Path(languages.__file__).parent
+FOLDER = Path(languages.__file__).parent / "data"
 OWN = [line.split("\t") for line in (FOLDER / "bounds.tsv").read_text("utf-8").splitlines() if line[0] != "#"][1:]
 
 

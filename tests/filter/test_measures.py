@@ -157,25 +157,29 @@ MARKS = "[" + "".join(map(chr, np.flatnonzero(flags() & np.uint32(MARK)))) + "]"
 NLP = spacy.blank("en")
 
 
-def our_tokens(text: str) -> tuple[list[str], list[str]]:
-    """Those of spaCy, and what each is the same as. In a text with characters of a script without blanks, each of these
-    with its marks is one, and so is a run of one punctuation mark, which is the same as the mark.
-    """
+def our_tokens(text: str) -> list[tuple[int, str]]:
+    """Place and text of those of spaCy; of characters of a script without blanks, each with its marks is one."""
     with NLP.memory_zone():
         places = [(token.idx, token.text.strip()) for token in NLP.tokenizer(text)]
-    places = [(place, token) for place, token in places if token]
-    if not any(re.search(UNSPACED, token) for _, token in places):
-        return [token for _, token in places], [token for _, token in places]
+    pieces: list[tuple[int, str]] = []
+    for place, token in places:
+        for made in re.findall(rf"{UNSPACED}{MARKS}*|(?:(?!{UNSPACED})(?s:.))+", token):
+            pieces.append((place, made))
+            place += len(made)
+    return pieces
+
+
+def without_runs(places: list[tuple[int, str]]) -> tuple[list[str], list[str]]:
+    """The tokens with a run of one punctuation mark as one, and what each is the same as: a single mark."""
     pieces: list[str] = []
     keys: list[str] = []
     end = -1
     for place, token in places:
-        if place == end and len(token) == 1 and has(token, NO_WORD) and keys[-1] == token:
+        if place == end and all(has(c, NO_WORD) for c in token) and keys[-1] == token:
             pieces[-1] += token
         else:
-            made = re.findall(rf"{UNSPACED}{MARKS}*|(?:(?!{UNSPACED})(?s:.))+", token)
-            pieces += made
-            keys += made
+            pieces.append(token)
+            keys.append(token)
         end = place + len(token)
     return pieces, keys
 
@@ -186,7 +190,8 @@ def ratio(part: float, whole: float) -> float:
 
 def ours(text: str) -> dict[str, float]:
     """Our measures in English but for those of sentences, lists, shapes, compression and notices."""
-    (tokens, keys), n = our_tokens(text), max(len(text), 1)
+    places, n = our_tokens(text), max(len(text), 1)
+    tokens = [token for _, token in places]
     cjk = [t for t in tokens if CJK.match(t)]
     sea = [t for t in tokens if SEA.match(t)]
     spaced = [t for t in tokens if not re.match(UNSPACED, t)]
@@ -197,7 +202,7 @@ def ours(text: str) -> dict[str, float]:
     filled, broken = [line for line in lines if line.strip()], text.splitlines()
     paragraphs, runs = re.split("\n{2,}", text.strip()), re.split("\n+", text)
     letters = [c for c in text if c.isalpha()]
-    counts = Counter(keys)
+    counts = Counter(tokens)
 
     def repeated(parts: list[str]) -> list[str]:
         return [part for i, part in enumerate(parts) if part in set(parts[:i])]
@@ -241,6 +246,7 @@ def ours(text: str) -> dict[str, float]:
         "unique_word_ratio": ratio(len(counts), len(tokens)),
         "unigram_entropy": -sum(k / len(tokens) * math.log(k / len(tokens)) for k in counts.values()),
     }
+    tokens, keys = (tokens, tokens) if step == 1 else without_runs(places)
     for size in range(2, 11):
         wide = size * step
         grams = [tuple(keys[i : i + wide]) for i in range(len(tokens) - wide + 1)]

@@ -210,7 +210,7 @@ def test_sentences_are_those_of_spacy_for_real_lines(texts: list[str]) -> None:
 
 ONE_A_CHARACTER = [
     ("\u6211\u7231GPU\u3002", ["\u6211", "\u7231", "GPU", "\u3002"]),
-    ("\u6211 *** ((#))", ["\u6211", "***", "((", "#", "))"]),  # a run of one mark is one
+    ("\u6211 **(#)", ["\u6211", "*", "*", "(", "#", ")"]),
     ("\u304b\u3099\u304f", ["\u304b\u3099", "\u304f"]),  # a combining voiced mark stays with its kana
     ("\u30b3\u30fc\u30d2\u30fc", ["\u30b3", "\u30fc", "\u30d2", "\u30fc"]),
     ("\u0e01\u0e33\u0e19\u0e31\u0e19", ["\u0e01", "\u0e33", "\u0e19\u0e31", "\u0e19"]),
@@ -233,7 +233,7 @@ def test_ours_are_the_tokens_cut_further(text: str) -> None:
     ours, tokens = split(text, "ours"), split(text)
     assert "".join(ours) == "".join(tokens)
     if not any(flags()[ord(c)] & UNSPACED for c in text):
-        assert [token for token in ours if len(set(token)) > 1] == [token for token in tokens if len(set(token)) > 1]
+        assert ours == tokens
 
 
 @settings(deadline=None)
