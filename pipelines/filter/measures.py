@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from pipelines.errors import UserError
 from pipelines.filter.kernels import document
-from pipelines.filter.kernels.notices import boilerplate_ratios, notice_ratios
+from pipelines.filter.kernels.notices import phrase_ratios
 from pipelines.filter.kernels.phrases import Phrases, text_buffers
 from pipelines.filter.kernels.stop_words import stop_word_tables
 from pipelines.recipe import batch_stage
@@ -202,9 +202,10 @@ def measure(docs: pa.RecordBatch, cfg: MeasureConfig) -> pa.RecordBatch:
         if "@" not in name or wanted[DIALECTS.index(name.partition("@")[2])]:
             column = values[:, i]
             columns[name] = pa.array(column, pa.float64(), mask=null | np.isnan(column))
-    columns["notice_ratio"] = pa.array(notice_ratios(buffer, offsets), pa.float64(), mask=null)
-    if "nemo" in cfg.dialects:
-        columns[_BOILERPLATE] = pa.array(boilerplate_ratios(buffer, offsets), pa.float64(), mask=null)
+    notices, boilerplate = phrase_ratios(buffer, offsets, "nemo" in cfg.dialects)
+    columns["notice_ratio"] = pa.array(notices, pa.float64(), mask=null)
+    if boilerplate is not None:
+        columns[_BOILERPLATE] = pa.array(boilerplate, pa.float64(), mask=null)
     for name, phrases in cfg.keywords:
         columns[f"keyword_{name}"] = pa.array(_phrases(phrases).scan(texts).hits.astype(np.float64), mask=null)
     return with_columns(docs, {field.name: columns[field.name] for field in measure_columns(cfg)})

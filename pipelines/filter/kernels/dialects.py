@@ -13,7 +13,7 @@ import numpy as np
 from pipelines.filter.kernels.repetition import repeats, repeats_of_lines, word_statistics
 from pipelines.filter.kernels.segments import split_double_newlines, split_paragraphs
 from pipelines.filter.kernels.stop_words import LONGEST, place_of
-from pipelines.filter.kernels.tokens import HAS_LETTER, HASH_BASIS, HASH_PRIME, hash_points, hash_text, mix
+from pipelines.filter.kernels.tokens import HAS_LETTER, HASH_BASIS, HASH_PRIME, STARTS_ALNUM, hash_points, hash_text, mix
 from pipelines.filter.kernels.unicode import ALNUM, CASED, SPACE, UPPER
 from pipelines.kernel import inlined, kernel
 
@@ -23,13 +23,15 @@ _MEDIAN_CHARS = 4096  # longer words count as of this length: a median of this i
 @kernel
 def dclm(points: Any, flag: Any, n: int, lines: Any, number: int, words: Any, count: int, lower: Any, s: Any, out: Any) -> None:
     """The first twelve of DCLM's; its n-grams come from `dclm_grams`."""
-    chars = letters = stops = 0
+    chars = letters = starts = stops = 0
     for k in range(count):
         chars += words.length[k]
         letters += (words.kind[k] & HAS_LETTER) != 0
+        starts += (words.kind[k] & STARTS_ALNUM) != 0
         stops += _is_stop_word(points, words, k, lower, s.stop_words)
-    signs = _symbols(points, n)
-    out[0] = _fasttext_words(points, flag, n)
+    signs = s.counts[5] + s.counts[6] + (_spaced_ellipses(points, n) if s.ascii[46] > 2 else 0)
+    plain = s.ascii[32] + s.ascii[9:14].sum() == s.counts[0] and s.ascii[0] == 0  # Python's blanks are fastText's
+    out[0] = starts if plain else _fasttext_words(points, flag, n)
     out[1] = chars / count if count else 0.0
     out[2] = out[3] = signs / count if count else 0.0
     bullets = ellipses = total = 0
@@ -251,21 +253,14 @@ def _is_stop_word(points: Any, words: Any, k: int, lower: Any, table: Any) -> bo
 
 
 @kernel
-def _symbols(points: Any, n: int) -> int:
-    """Number signs, "...", ". . ." and U+2026, each counted as `str.count` does."""
-    found, row, i = 0, 0, 0
-    spaced_from = 0
-    for i in range(n):
-        p = points[i]
-        found += p == 35 or p == 0x2026
-        row = row + 1 if p == 46 else 0
-        if row == 3:
-            found += 1
-            row = 0
-        dots = i >= spaced_from + 4 and p == 46 and points[i - 2] == 46 and points[i - 4] == 46
+def _spaced_ellipses(points: Any, n: int) -> int:
+    """Occurrences of ". . .", counted as `str.count` does."""
+    found, after = 0, 0
+    for i in range(4, n):
+        dots = points[i] == 46 and i >= after + 4 and points[i - 2] == 46 and points[i - 4] == 46
         if dots and points[i - 1] == 32 and points[i - 3] == 32:
             found += 1
-            spaced_from = i + 1
+            after = i + 1
     return found
 
 

@@ -115,9 +115,10 @@ def measure_batch(
         english(),
     )
     values = np.full((len(sizes), WIDTH), np.nan)
-    _measure(buffer, offsets, langs, bool(wanted[0]), flags(), scratch, values)
     if wanted[1:].any():
         _measure_dialects(buffer, offsets, langs, wanted, flags(), lower(), normal(), scratch, values)
+    else:
+        _measure(buffer, offsets, langs, bool(wanted[0]), flags(), scratch, values)
     return values
 
 
@@ -127,45 +128,48 @@ def _measure(buffer: Any, offsets: Any, langs: Any, datatrove: bool, table: Any,
     s = _borrow(scratch)
     buffer, table = borrowed(buffer), borrowed(table)
     for row in range(len(values)):
-        out, lang = values[row], langs[row]
-        n = decode(buffer, offsets[row], offsets[row + 1], table, s.points, s.flag)
-        number = split_lines(s.points, s.flag, n, s.lines)
-        character_counts(s.points, s.flag, n, table, s.ascii, s.counts)
-        _characters(n, s, out)
-        size = offsets[row + 1] - offsets[row]
-        out[COMPRESSION] = compressed_size(buffer, offsets[row], offsets[row + 1], s.positions) / size if size else 0.0
-        _lines(n, number, s, out)
-        count = tokenise(s.points, s.flag, 0, n, s.english, s.tokens)
-        if _has_unspaced(s.tokens, count):
-            made = split_unspaced(s.flag, s.points, s.tokens, count, s.words)
-            _tokens(n, s.words, made, lang, s, out)
-            if datatrove:
-                _datatrove(n, count, s, out)
-        else:
-            _tokens(n, s.tokens, count, lang, s, out)
-            if datatrove:
-                _datatrove_from_ours(out)
-        _short_lines(number, s, out, datatrove)
+        _document(buffer, offsets[row], offsets[row + 1], langs[row], datatrove, table, s, values[row])
+
+
+@kernel
+def _document(buffer: Any, first: int, last: int, lang: int, datatrove: bool, table: Any, s: Any, out: Any) -> tuple[int, int]:
+    """One document; returns its characters and its lines, which `s` then holds."""
+    n = decode(buffer, first, last, table, s.points, s.flag)
+    number = split_lines(s.points, s.flag, n, s.lines)
+    character_counts(s.points, s.flag, n, table, s.ascii, s.counts)
+    _characters(n, s, out)
+    out[COMPRESSION] = compressed_size(buffer, first, last, s.positions) / (last - first) if last > first else 0.0
+    _lines(n, number, s, out)
+    count = tokenise(s.points, s.flag, 0, n, s.english, s.tokens)
+    if _has_unspaced(s.tokens, count):
+        made = split_unspaced(s.flag, s.points, s.tokens, count, s.words)
+        _tokens(n, s.words, made, lang, s, out)
         if datatrove:
-            out[DATATROVE + 16] = s.counts[8] / count if count else 0.0
-            out[DATATROVE + 5] = different(s.points, n, s.tokens, count, s.stop_words, 0)
-        pieces, longest, capital = blank_pieces(s.flag, n)
-        out[LONGEST_WORD] = longest
-        out[ALL_CAPS_WORDS] = capital / max(pieces, 1)
+            _datatrove(n, count, s, out)
+    else:
+        _tokens(n, s.tokens, count, lang, s, out)
+        if datatrove:
+            _datatrove_from_ours(out)
+    _short_lines(number, s, out, datatrove)
+    if datatrove:
+        out[DATATROVE + 16] = s.counts[8] / count if count else 0.0
+        out[DATATROVE + 5] = different(s.points, n, s.tokens, count, s.stop_words, 0)
+    pieces, longest, capital = blank_pieces(s.flag, n)
+    out[LONGEST_WORD] = longest
+    out[ALL_CAPS_WORDS] = capital / max(pieces, 1)
+    return n, number
 
 
 @kernel
 def _measure_dialects(
     buffer: Any, offsets: Any, langs: Any, wanted: Any, table: Any, lower: Any, normal: Any, scratch: Any, values: Any
 ) -> None:
-    """The others'; a kernel of its own, so that who does not ask for them need not wait for its compilation."""
+    """Ours and the others'; a kernel of its own, so that who does not ask for them need not wait for its compilation."""
     s = _borrow(scratch)
     buffer, table, lower = borrowed(buffer), borrowed(table), borrowed(lower)
     for row in range(len(values)):
         out, lang = values[row], langs[row]
-        n = decode(buffer, offsets[row], offsets[row + 1], table, s.points, s.flag)
-        number = split_lines(s.points, s.flag, n, s.lines)
-        character_counts(s.points, s.flag, n, table, s.ascii, s.counts)
+        n, number = _document(buffer, offsets[row], offsets[row + 1], lang, wanted[0], table, s, out)
         count = split_blanks(s.points, s.flag, 0, n, s.words)
         if wanted[1]:
             dialects.dclm(s.points, s.flag, n, s.lines, number, s.words, count, lower, s, out[DCLM : DCLM + 21])

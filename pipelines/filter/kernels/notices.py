@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.filter import read_data
-from pipelines.filter.kernels.phrases import Phrases, find, occurs
+from pipelines.filter.kernels.phrases import Phrases, find
 from pipelines.kernel import kernel
 
 NOTICE_CHARS = 160  # a phrase speaks for so much of its line: pages without line breaks are one long line
@@ -31,22 +31,36 @@ def notices() -> Phrases:
     return Phrases([*phrases, *(phrase.replace("'", "\u2019") for phrase in phrases if "'" in phrase)], edges="any")
 
 
-def notice_ratios(buffer: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """For each text of the buffer the share of its characters, blanks at the ends of lines aside, in lines with a notice.
+@cache
+def _boilerplate() -> tuple[Phrases, Phrases]:
+    return Phrases(BOILERPLATE, edges="any"), Phrases([_LOREM_IPSUM], edges="any")
 
-    A line counts whole, but with at most NOTICE_CHARS characters for each phrase in it.
+
+@cache
+def _every() -> Phrases:
+    return Phrases([*notices().phrases, *BOILERPLATE, _LOREM_IPSUM], edges="any")
+
+
+def phrase_ratios(
+    buffer: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], boilerplate: bool
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+    """For each text of the buffer, the share of notices, and with `boilerplate` that of NeMo's boilerplate.
+
+    Notices: the share of its characters, blanks at the ends of lines aside, in lines with a notice; a line counts whole, but
+    with at most NOTICE_CHARS characters for each phrase in it. Boilerplate: the share of its paragraphs (split at two newlines)
+    with a phrase of BOILERPLATE, 1 with a lorem ipsum.
     """
-    ratios: npt.NDArray[np.float64] = _ratios(buffer, offsets, notices().tables)
-    return ratios
+    phrases, lorem = _boilerplate()
+    suspects = (_every() if boilerplate else notices()).occurring(buffer, offsets)
+    ratios: npt.NDArray[np.float64] = _ratios(buffer, offsets, suspects, notices().tables)
+    return ratios, _paragraph_ratios(buffer, offsets, suspects, phrases.tables, lorem.tables) if boilerplate else None
 
 
 @kernel
-def _ratios(buffer: Any, offsets: Any, tables: Any) -> Any:
-    ratios = np.zeros(len(offsets) - 1)
-    for row in range(len(ratios)):
+def _ratios(buffer: Any, offsets: Any, suspects: Any, tables: Any) -> Any:
+    ratios = np.zeros(len(suspects))
+    for row in np.flatnonzero(suspects):
         first, last = offsets[row], offsets[row + 1]
-        if not occurs(buffer, first, last, tables):
-            continue
         chars = noticed = 0
         begin = first
         for i in range(first, last + 1):
@@ -72,34 +86,22 @@ def _characters(buffer: Any, first: int, last: int) -> int:
     return count
 
 
-@cache
-def _boilerplate() -> tuple[Phrases, Phrases]:
-    return Phrases(BOILERPLATE, edges="any"), Phrases([_LOREM_IPSUM], edges="any")
-
-
-def boilerplate_ratios(buffer: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """For each text the share of its paragraphs (split at two newlines) with a phrase of BOILERPLATE; 1 with a lorem ipsum."""
-    phrases, lorem = _boilerplate()
-    ratios: npt.NDArray[np.float64] = _paragraph_ratios(buffer, offsets, phrases.tables, lorem.tables)
-    return ratios
-
-
 @kernel
-def _paragraph_ratios(buffer: Any, offsets: Any, phrases: Any, lorem: Any) -> Any:
-    ratios = np.zeros(len(offsets) - 1)
-    for row in range(len(ratios)):
+def _paragraph_ratios(buffer: Any, offsets: Any, suspects: Any, phrases: Any, lorem: Any) -> Any:
+    ratios = np.zeros(len(suspects))
+    for row in np.flatnonzero(suspects):
         first, last = offsets[row], offsets[row + 1]
-        if occurs(buffer, first, last, lorem):
+        if find(buffer, first, last, lorem)[0]:
             ratios[row] = 1.0
-        elif occurs(buffer, first, last, phrases):
-            paragraphs = hits = 0
-            i = begin = first
-            while i <= last:
-                if i == last or (buffer[i] == 10 and i + 1 < last and buffer[i + 1] == 10):
-                    paragraphs += 1
-                    hits += find(buffer, begin, i, phrases)[0] > 0
-                    i += 1
-                    begin = i + 1
+            continue
+        paragraphs = hits = 0
+        i = begin = first
+        while i <= last:
+            if i == last or (buffer[i] == 10 and i + 1 < last and buffer[i + 1] == 10):
+                paragraphs += 1
+                hits += find(buffer, begin, i, phrases)[0] > 0
                 i += 1
-            ratios[row] = hits / paragraphs
+                begin = i + 1
+            i += 1
+        ratios[row] = hits / paragraphs
     return ratios
