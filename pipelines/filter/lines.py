@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.filter.kernels.english import borrow_english, count_sentences, english
 from pipelines.filter.kernels.phrases import Phrases, text_buffers
 from pipelines.filter.kernels.segments import count_line_sentences
-from pipelines.filter.kernels.tokens import borrow_english, borrow_tokens, count_sentences, decode, english, token_buffers
+from pipelines.filter.kernels.tokens import borrow_tokens, decode, token_buffers
 from pipelines.filter.kernels.unicode import BREAK, DIGIT, SPACE, UNSPACED, flags
 from pipelines.filter.languages import C4_END_MARKS, settings
 from pipelines.kernel import borrowed, inlined, kernel

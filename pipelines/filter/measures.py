@@ -2,7 +2,7 @@
 
 The plain columns are ours; `words@dclm` is the same thing as another implementation reads it (a *dialect*, measured where
 `MeasureConfig.dialects` names it; `kernels/dialects.py` has their kernels). Tokens are those of spaCy's English tokenizer
-(`kernels/tokens.py`), which datatrove uses, so on text with blanks between its words ours and `@datatrove` are equal. In
+(`kernels/english.py`), which datatrove uses, so on text with blanks between its words ours and `@datatrove` are equal. In
 scripts without blanks each character is a token; a *word* is then two CJK characters or three of Thai, Lao, Khmer or Burmese,
 n-grams lengthen with it, and a line's characters count twice, so that bounds keep their meaning.
 

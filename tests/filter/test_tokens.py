@@ -11,17 +11,15 @@ import spacy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipelines.filter.kernels.english import count_sentences, english, tokenise
 from pipelines.filter.kernels.tokens import (
-    count_sentences,
     decode,
-    english,
     hash_text,
     split_blanks,
     split_normalised,
     split_segments,
     split_unspaced,
     token_buffers,
-    tokenise,
 )
 from pipelines.filter.kernels.unicode import ALNUM, ALPHA, BREAK, DIGIT, PUNCT, SPACE, UNSPACED, UPPER, flags, normal
 

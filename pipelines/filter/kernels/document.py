@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.filter.kernels import dialects
+from pipelines.filter.kernels.english import English, borrow_english, english, tokenise
 from pipelines.filter.kernels.repetition import Grams, Table, grams, ngrams, repeats, repeats_of_lines, table, word_statistics
 from pipelines.filter.kernels.segments import (
     SHORT_LINE_CHARS,
@@ -30,18 +31,14 @@ from pipelines.filter.kernels.tokens import (
     HAS_LETTER,
     IS_UNSPACED,
     IS_WORD,
-    English,
     Tokens,
-    borrow_english,
     borrow_tokens,
     decode,
-    english,
     split_blanks,
     split_normalised,
     split_segments,
     split_unspaced,
     token_buffers,
-    tokenise,
 )
 from pipelines.filter.kernels.unicode import CHARS_PER_WORD_CJK, CHARS_PER_WORD_SEA, CJK, SENTENCE, flags, lower, normal
 from pipelines.kernel import borrowed, inlined, kernel
