@@ -163,9 +163,8 @@ def growth(small: int = 1_000, large: int = 10_000_000, total: int = 10_000_000)
             measure(batch, every)
             c4_lines(batch, C4LinesConfig())
             cost[size] = (time.process_time() - begin) / total
-        made.append(
-            row(f"growth {name}", f"ns a byte at {large / 1e6:g} MB / {small} B", cost[large] / cost[small], None, None)
-        )
+        unit = f"cost a byte at {large / 1e6:g} MB over {small} B"
+        made.append(row(f"growth {name}", unit, cost[large] / cost[small], None, None))
     return made
 
 
