@@ -6,7 +6,6 @@ disagreement(table, "gopher_quality", "gopher_quality@dclm").only_a
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from pipelines.lookup import tables
 from pipelines.read.jsonl import JsonlConfig, read_jsonl
 from pipelines.read.parquet import ParquetConfig, read_parquet
 from pipelines.read.rows import ROW
+from pipelines.recipe import load_function
 from pipelines.rundir import RunDir
 from pipelines.schema import KEPT, with_columns
 from pipelines.stored import (
@@ -186,17 +186,7 @@ def rule_named(name: str) -> Any:
     """
     if ":" not in name:
         return rule_set(name)
-    path, _, function = name.rpartition(":")
-    if not Path(path).is_file():
-        raise UserError(f"rules {name!r}: there is no file {path!r}; write path/to/file.py:function")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, function):
-        raise UserError(f"rules {name!r}: {path} has no function {function!r}")
-    return getattr(module, function)()
+    return load_function(name, "rules")()
 
 
 Side = tuple[str, tuple[Rule, ...]]  # a name to show, and the rules

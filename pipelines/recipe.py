@@ -305,26 +305,31 @@ def _set(cfg: Any, path: str, value: Any, setting: str) -> Any:
         raise UserError(f"--set {setting!r}: {error}") from error
 
 
+def load_function(name: str, what: str) -> Any:
+    """The function of `path/to/file.py:function`. Raises UserError where there is none, naming `what` it is for."""
+    path, _, function = name.rpartition(":")
+    if not Path(path).is_file():
+        raise UserError(f"{what} {name!r}: there is no file {path!r}; write path/to/file.py:function")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, function):
+        raise UserError(f"{what} {name!r}: {path} has no function {function!r}")
+    return getattr(module, function)
+
+
 def load_recipe(name: str) -> Recipe:
     """A recipe by its name in `pipelines/recipes`, or `path/to/file.py:function`. Raises UserError if there is none."""
     if ":" in name:
-        path, _, function = name.rpartition(":")
-        if not Path(path).is_file():
-            raise UserError(f"recipe {name!r}: there is no file {path!r}; write path/to/file.py:function")
-        module_spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-        assert module_spec is not None
-        assert module_spec.loader is not None
-        module = importlib.util.module_from_spec(module_spec)
-        module_spec.loader.exec_module(module)
+        make = load_function(name, "recipe")
     else:
         folder = Path(__file__).parent / "recipes"
         known = sorted(p.stem for p in folder.glob("*.py") if p.stem != "__init__")
         if name not in known:
             raise UserError(f"there is no recipe {name!r}; known are {', '.join(known)}, or write path/to/file.py:function")
-        module, function = importlib.import_module(f"pipelines.recipes.{name}"), name
-    make = getattr(module, function, None)
-    if make is None:
-        raise UserError(f"recipe {name!r}: {module.__name__} has no function {function!r}")
+        make = getattr(importlib.import_module(f"pipelines.recipes.{name}"), name)
     recipe = make()
     if not isinstance(recipe, Recipe):
         raise UserError(f"recipe {name!r} returned {type(recipe).__name__}, not a Recipe")

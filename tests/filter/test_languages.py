@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.filter.languages import STOP_WORDS, WITHOUT_BLANKS, base_code, count_stop_words, settings
+from pipelines.filter.languages import STOP_WORDS, WITHOUT_BLANKS, base_code, settings
 from pipelines.filter.rules import FineWeb, GopherQuality, GopherRepetition
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -18,6 +18,13 @@ LARGEST = re.findall(
     "de ru ja fr es zh it nl pl pt cs vi tr id ar sv ro fa hu ko uk el da fi nb bg sk th ca hr he sr lt sl et hi lv ms bn ta "
     "sq mk az ka gl eu is kk hy ur te mr ml ne gu kn si my km lo mn be af sw tl cy ga bs uz ky tg eo la",
 )
+
+
+def count_stop_words(lang: str, text: str, tokens: set[str]) -> int | None:
+    known = settings(lang)
+    if known.stop_words is None:
+        return None
+    return len(known.stop_words & tokens) if known.blanks else sum(word in text for word in known.stop_words)
 
 
 @pytest.mark.parametrize(

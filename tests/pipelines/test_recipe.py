@@ -9,7 +9,20 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.recipe import Input, Recipe, Stage, batch_stage, load_recipe, reader, steps, table_stage, with_settings
+from pipelines.filter.bad_words import BadWordsConfig
+from pipelines.filter.language import LanguageConfig
+from pipelines.recipe import (
+    Input,
+    Recipe,
+    Stage,
+    batch_stage,
+    config_files,
+    load_recipe,
+    reader,
+    steps,
+    table_stage,
+    with_settings,
+)
 
 
 @dataclass(frozen=True)
@@ -155,3 +168,13 @@ def test_the_files_that_a_config_names_are_in_the_fingerprint(tmp_path: Path) ->
     longer = fingerprints()
     for changed in (touched, longer):  # that of the stage and of what follows it, not of what comes before
         assert [a == b for a, b in zip(before, changed, strict=True)] == [True, False, False]
+
+
+def test_models_and_word_lists_decide_by_their_content(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.write_text("one")
+    for cfg in (LanguageConfig(model=str(given)), BadWordsConfig(lists=("a word", f"file:{given}"))):
+        assert [(f["path"], f["bytes"]) for f in config_files(cfg)] == [(str(given), 3)]
+    assert config_files(LanguageConfig()) == config_files(BadWordsConfig()) == []
+    with pytest.raises(UserError, match="which LanguageConfig names, cannot be read"):
+        config_files(LanguageConfig(model=str(tmp_path / "missing")))

@@ -86,7 +86,7 @@ class Phrases:
         t = self.tables
         classes = t.step.shape[1]
         steps = np.where(t.ends[t.step] > 0, -1, t.step * classes).astype(np.int32).reshape(-1)
-        found: npt.NDArray[np.bool_] = _occurring(buffer, offsets, steps, classes, t.of_byte, t.of_byte[t.lower[:128]], t.lower)
+        found: npt.NDArray[np.bool_] = _occurring(buffer, offsets, steps, t.of_byte, t.of_byte[t.lower[:128]], t.lower)
         return found
 
 
@@ -198,7 +198,7 @@ def borrow_tables(t: Any) -> Any:
 
 
 @kernel
-def _occurring(buffer: Bytes, offsets: Longs, steps: Ints, classes: int, of_byte: Ints, ascii: Ints, lower: Ints) -> Any:
+def _occurring(buffer: Bytes, offsets: Longs, steps: Ints, of_byte: Ints, ascii: Ints, lower: Ints) -> Any:
     found = np.zeros(len(offsets) - 1, np.bool_)
     fold = lower[0x41] == 0x61
     for row in range(len(found)):

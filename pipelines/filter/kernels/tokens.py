@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.filter.kernels.unicode import ALNUM, ALPHA, DIGIT, MARK, MARKS, NO_WORD, PUNCT, SPACE, UNSPACED, UPPER
+from pipelines.filter.kernels.unicode import ALNUM, ALPHA, DIGIT, MARK, MARKS, NO_WORD, PUNCT, SPACE, UNSPACED
 from pipelines.kernel import borrowed, inlined, kernel
 
 # KIND bits of a token
@@ -24,7 +24,6 @@ IS_PUNCT = 4  # nothing but punctuation (categories P*)
 IS_MARK = 8  # one of the sentencizer's marks
 IS_UNSPACED = 16  # has a character of a script without blanks
 STARTS_ALNUM = 32  # its first character is a letter or a digit
-ALL_CAPITALS = 64  # of `split_blanks`: two characters or more, with letters, all of them capitals
 HASH_BASIS = np.uint64(0xCBF29CE484222325)  # FNV-1a
 HASH_PRIME = np.uint64(0x100000001B3)
 
@@ -209,16 +208,13 @@ def split_blanks(points: Any, flag: Any, first: int, last: int, tokens: Any) -> 
             i += 1
             continue
         begin = i
-        value, any_of, all_of, small = HASH_BASIS, np.uint32(0), np.uint32(0xFFFFFFFF), np.uint32(0)
+        value, any_of, all_of = HASH_BASIS, np.uint32(0), np.uint32(0xFFFFFFFF)
         while i < last and not flag[i] & SPACE:
             value = (value ^ np.uint64(points[i])) * HASH_PRIME
             any_of |= flag[i]
             all_of &= flag[i]
-            small |= (flag[i] & ALPHA) & ~((flag[i] & UPPER) >> np.uint32(3))  # ALPHA where it is no capital
             i += 1
         count = add_token(tokens, count, begin, i, value, any_of, all_of, flag[begin])
-        if i - begin > 1 and any_of & ALPHA and not small:
-            tokens.kind[count - 1] |= ALL_CAPITALS
     return count
 
 

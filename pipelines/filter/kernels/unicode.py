@@ -35,7 +35,6 @@ CLOSING = 1 << 11  # a quote or bracket that may follow such a mark
 NO_WORD = 1 << 12  # in datatrove's PUNCTUATION_SET: a token of such characters alone is no word
 BROKEN = 1 << 14  # replacement and control characters
 PAUSE = 1 << 15  # colon, comma, semicolon, ellipsis: a line that ends so is running text
-NUMERIC = 1 << 16  # str.isnumeric
 CASED = 1 << 17  # upper, lower or title case
 # spaCy's English tokenizer
 PREFIX = 1 << 18  # a token of its own at the beginning of a word
@@ -95,7 +94,7 @@ def flags() -> Flags:
     table = np.zeros(sys.maxunicode + 1, np.uint32)
     characters = list(map(chr, range(sys.maxunicode + 1)))
     for flag, test in ((SPACE, str.isspace), (ALPHA, str.isalpha), (DIGIT, str.isdecimal), (ALNUM, str.isalnum),
-                       (UPPER, str.isupper), (NUMERIC, str.isnumeric)):  # fmt: skip
+                       (UPPER, str.isupper)):  # fmt: skip
         table |= np.fromiter(map(test, characters), np.bool_, len(table)) * np.uint32(flag)
     cased = np.fromiter((c.islower() or c.istitle() for c in characters), np.bool_, len(table))
     table |= (cased | ((table & UPPER) > 0)) * np.uint32(CASED)
