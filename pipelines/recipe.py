@@ -9,8 +9,8 @@
         )
 
 A *batch stage* `(pa.RecordBatch, cfg) -> pa.RecordBatch` returns the same rows in the same order, with columns added and
-decisions marked (`schema.drop`, `schema.quarantine`). A *table stage* `(DataFrame, cfg) -> DataFrame` may shuffle, and marks
-decisions too. A *reader* `(path, source, cfg) -> batches of RECORD` is where rows come from.
+decisions marked (`schema.drop`, `schema.quarantine`). A *table stage* `(DataFrame, cfg) -> DataFrame` (or `Table`, with tables
+beside) may shuffle, and marks decisions too. A *reader* `(path, source, cfg) -> batches of RECORD` is where rows come from.
 """
 
 from __future__ import annotations
@@ -68,8 +68,19 @@ def batch_stage(
 def table_stage(
     *, version: int = 1, name: str | None = None, adds: Adds | None = None, removes: tuple[str, ...] = ()
 ) -> Callable[..., Any]:
-    """Mark `(DataFrame, cfg) -> DataFrame` as a table stage; it returns every row, with the DECISION columns."""
+    """Mark `(DataFrame, cfg) -> DataFrame | Table` as a table stage; it returns every row, with the DECISION columns."""
     return _stage("table", name, version, adds, removes)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a table stage returns that also found something worth keeping: evidence, counts.
+
+    `beside`: DataFrames by name; the engine writes each as Parquet into `beside/NAME` of the step's folder.
+    """
+
+    rows: Any
+    beside: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

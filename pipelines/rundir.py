@@ -19,6 +19,7 @@ from pipelines.recipe import Recipe, Step
 
 MANIFEST = "manifest.json"
 HIDDEN_MANIFEST = "_manifest.json"  # in a folder that is read whole: readers of Parquet pass over names that begin with "_"
+BESIDE = "_beside"  # in a step's folder: what its stage found besides the rows (recipe.Table)
 
 
 class RunDir:
@@ -65,6 +66,11 @@ class RunDir:
     def table(self, step: Step) -> Path:
         """The folder of a step's table."""
         return self.path / step.directory
+
+    def beside(self, folder: Path, name: str) -> Path | None:
+        """A table that the stage of a step put beside its rows; None where it has none of this name."""
+        table = folder / BESIDE / name
+        return table if table.is_dir() else None
 
     def manifest(self, folder: Path, fingerprint: str, name: str = MANIFEST) -> dict[str, Any] | None:
         """A part's manifest if the part is complete and of this fingerprint, else None."""

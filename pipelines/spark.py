@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ import pyarrow.compute as pc
 
 from pipelines.errors import UserError
 from pipelines.java import ensure_java
-from pipelines.recipe import Input, Stage, Step
+from pipelines.recipe import Input, Stage, Step, Table
+from pipelines.rundir import BESIDE
 from pipelines.schema import (
     DECISION,
     DROPPED,
@@ -228,7 +230,7 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 # --- tables -------------------------------------------------------------------------------------------------------------
 
 
-def run_batch_step(spark: SparkSession, source: DataFrame, step: Step, schema: pa.Schema, count: Count) -> DataFrame:
+def run_batch_step(spark: SparkSession, source: DataFrame, step: Step, schema: pa.Schema, count: Count) -> Table:
     """A fused pass over `source` (FILES rows if the step reads, else the kept rows of the step before)."""
     inputs, stages = step.inputs, step.stages
 
@@ -236,28 +238,28 @@ def run_batch_step(spark: SparkSession, source: DataFrame, step: Step, schema: p
         batches = read_flow(batches, inputs, count) if inputs else batches
         yield from flow(batches, stages, schema, count)
 
-    return source.mapInArrow(work, to_spark_schema(schema))
+    return Table(source.mapInArrow(work, to_spark_schema(schema)))
 
 
-def run_table_step(source: DataFrame, step: Step, schema: pa.Schema) -> DataFrame:
+def run_table_step(source: DataFrame, step: Step, schema: pa.Schema) -> Table:
     """A table stage over the kept rows of the step before; outcome and stage are written from its decision."""
     from pyspark.sql import functions as f
 
     (stage,) = step.stages
-    result: DataFrame
-    if stage.sources:
-        seen = f.col("source").isin(*stage.sources)
+    seen = f.col("source").isin(*stage.sources) if stage.sources else None
+    made = stage.run(source if seen is None else source.where(seen), stage.cfg)
+    made = made if isinstance(made, Table) else Table(made)
+    result: DataFrame = made.rows
+    if seen is not None:
         passing = source.where(~seen | f.col("source").isNull())
-        result = stage.run(source.where(seen), stage.cfg).unionByName(passing, allowMissingColumns=True)
-    else:
-        result = stage.run(source, stage.cfg)
+        result = result.unionByName(passing, allowMissingColumns=True)
     missing = {*schema.names} - {*OUTCOME.names} - {*result.columns}
     if missing:
         raise RuntimeError(f"table stage {stage.name!r} lacks the columns {sorted(missing)} that it declares")
     decided = f.when(f.col("error_class").isNotNull(), QUARANTINED).when(f.col("drop_rule").isNotNull(), DROPPED)
     outcome = decided.otherwise(KEPT)
     result = result.withColumn("outcome", outcome).withColumn("stage", f.when(outcome != KEPT, stage.name))
-    return result.select(*schema.names)
+    return replace(made, rows=result.select(*schema.names))
 
 
 def files_frame(spark: SparkSession, files: list[dict[str, Any]]) -> DataFrame:
@@ -288,6 +290,8 @@ def read_table(spark: SparkSession, path: Path, schema: pa.Schema, outcome: str 
     return table.where(table["outcome"] == outcome).select(*row_schema(schema).names)
 
 
-def write_table(table: DataFrame, path: Path) -> None:
-    """Write a step's table as Parquet, one folder an outcome."""
-    table.write.mode("overwrite").partitionBy("outcome").parquet(spark_path(path))
+def write_table(table: Table, path: Path) -> None:
+    """Write a step's table as Parquet, one folder an outcome, and what its stage put beside it."""
+    table.rows.write.mode("overwrite").partitionBy("outcome").parquet(spark_path(path))
+    for name, beside in table.beside.items():
+        beside.write.parquet(spark_path(path / BESIDE / name))
