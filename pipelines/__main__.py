@@ -171,9 +171,9 @@ def _plan(args: argparse.Namespace, console: Console) -> None:
         state = "complete, will be skipped" if complete else "to do"
         for stage in step.stages:
             table.add_row(f"{step.index:02d}", stage.name, stage.spec.kind, _settings(stage.cfg), state)
-    for name, folder in (("tokenizer", rundir.tokenizer), ("shards", rundir.shards)):
+    for name in ("index", "tokenizer", "shards"):
         if getattr(plan.recipe, name) is not None:
-            complete = rundir.manifest(folder, getattr(plan, name)) is not None
+            complete = rundir.manifest(getattr(rundir, name), getattr(plan, name)) is not None
             table.add_row(
                 "", name, "", _settings(getattr(plan.recipe, name)), "complete, will be skipped" if complete else "to do"
             )

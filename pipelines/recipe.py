@@ -133,19 +133,21 @@ class Stage:
 class Recipe:
     """The whole way from inputs to a compiled schedule; without tokenizer, shards or schedule the run ends before.
 
+    `index`: an IndexConfig, where later dumps shall be held against what this run keeps (dedup/known.py).
     `schedule` is a ScheduleConfig, or a function that makes one of the tokens per source that the shards turn out to hold.
     """
 
     name: str
     inputs: tuple[Input, ...]
     stages: tuple[Stage, ...]
+    index: Any = None
     tokenizer: Any = None
     shards: Any = None
     schedule: Any = None
     doc: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        names = [i.source for i in self.inputs] + ["tokenizer", "shards", "schedule", "read"]
+        names = [i.source for i in self.inputs] + ["index", "tokenizer", "shards", "schedule", "read"]
         for stage in self.stages:
             if stage.name in names:
                 raise ValueError(f"recipe {self.name!r} uses the name {stage.name!r} twice; give one Stage(..., name=...)")
@@ -274,13 +276,13 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        if owner in ("tokenizer", "shards", "schedule"):
+        if owner in ("index", "tokenizer", "shards", "schedule"):
             recipe = replace(recipe, **{owner: _set(getattr(recipe, owner), name, value, setting)})
             continue
         owners: dict[str, Stage | Input] = {s.name: s for s in recipe.stages}
         owners |= {i.source: i for i in recipe.inputs}
         if owner not in owners:
-            known = ", ".join([*owners, "tokenizer", "shards", "schedule"])
+            known = ", ".join([*owners, "index", "tokenizer", "shards", "schedule"])
             raise UserError(f"--set {setting!r}: recipe {recipe.name!r} has no stage {owner!r}; it has {known}")
         old = owners[owner]
         new: Any

@@ -46,7 +46,8 @@ class Plan:
     files: list[dict[str, Any]]  # source, path, bytes, mtime_ns
     steps: tuple[Step, ...]
     schemas: tuple[pa.Schema, ...]  # of each step's table
-    tokenizer: str  # fingerprints of what follows the tables
+    index: str  # fingerprints of what follows the tables
+    tokenizer: str
     shards: str
     schedule: str
 
@@ -78,7 +79,7 @@ class Plan:
         ]
         tail = {
             name: {"fingerprint": getattr(self, name), "config": config_dict(getattr(self.recipe, name))}
-            for name in ("tokenizer", "shards", "schedule")
+            for name in ("index", "tokenizer", "shards", "schedule")
             if getattr(self.recipe, name) is not None
         }
         return {"recipe": self.recipe.name, "doc": self.recipe.doc, "files": self.files, "steps": described, **tail}
@@ -94,9 +95,11 @@ def make_plan(recipe: Recipe) -> Plan:
     schemas: list[pa.Schema] = []
     for step in made:
         schemas.append(step_schema(step, row_schema(schemas[-1]) if schemas else RECORD))
+    index = fingerprint("index", recipe.index, made[-1].fingerprint)
     tokenizer = fingerprint("tokenizer", recipe.tokenizer, made[-1].fingerprint)
     shards = fingerprint("shards", recipe.shards, tokenizer)
-    return Plan(recipe, files, made, tuple(schemas), tokenizer, shards, fingerprint("schedule", recipe.schedule, shards))
+    schedule = fingerprint("schedule", recipe.schedule, shards)
+    return Plan(recipe, files, made, tuple(schemas), index, tokenizer, shards, schedule)
 
 
 def run(
@@ -121,6 +124,8 @@ def run(
         for index in range(len(plan.steps)):
             engine.table(index)
         engine.accounts()
+        if recipe.index is not None:
+            engine.part("index", rundir.index, plan.index, make_index)
         if recipe.tokenizer is not None:
             engine.part("tokenizer", rundir.tokenizer, plan.tokenizer, make_tokenizer)
         if recipe.shards is not None:
@@ -205,7 +210,7 @@ class Engine:
         self.rundir.publish(folder, self.rundir.table(step))
 
     def part(self, name: str, folder: Path, want: str, make: Callable[[Engine, Path], None]) -> None:
-        """Have OUT/tokenizer or OUT/shards made in a temporary folder, manifest last, and publish it."""
+        """Have OUT/index, OUT/tokenizer or OUT/shards made in a temporary folder, manifest last, and publish it."""
         if self.rundir.manifest(folder, want) is not None:
             self._say_complete(name)
             return
@@ -261,6 +266,16 @@ class Engine:
         self.console.print(f"  {name}: complete, skipped", highlight=False)
 
 
+def make_index(engine: Engine, folder: Path) -> None:
+    """The last table as an index, for later dumps; what it holds is held against what the table keeps."""
+    from pipelines.dedup.write_index import write_index
+
+    plan = engine.plan
+    manifest = write_index(engine.rows(), plan.recipe.index, folder, plan.recipe.name, plan.index)
+    if manifest.rows != (kept := _kept(engine)):
+        raise ledger.LedgerError(f"the index does not balance: {kept} documents were kept and {manifest.rows} are in the index")
+
+
 def make_tokenizer(engine: Engine, folder: Path) -> None:
     """A tokenizer trained on a sample of the last table, and how it compresses each source and language."""
     from pipelines.tokens.train import report, sample_documents, save, train_tokenizer
@@ -295,13 +310,18 @@ def make_shards(engine: Engine, folder: Path) -> None:
     from pipelines.tokens.encode import tokenizer_info
     from pipelines.tokens.write import write_shards
 
-    plan, last = engine.plan, engine.manifest(-1)
+    plan = engine.plan
     info = tokenizer_info(engine.rundir.tokenizer / "tokenizer.json")
     manifest = write_shards(engine.rows(), plan.recipe.shards, folder, info, plan.recipe.name, plan.shards)
     written = sum(f.rows for f in manifest.files)
-    kept = sum(e["kept"] for e in last["ledger"] if e["stage"] == last["stages"][-1]) if last else 0
-    if written != kept:
+    if written != (kept := _kept(engine)):
         raise ledger.LedgerError(f"the shards do not balance: {kept} documents were kept and {written} are in the shards")
+
+
+def _kept(engine: Engine) -> int:
+    """Documents that the last step kept."""
+    last = engine.manifest(-1)
+    return sum(e["kept"] for e in last["ledger"] if e["stage"] == last["stages"][-1]) if last else 0
 
 
 def make_schedule(plan: Plan, rundir: RunDir) -> None:

@@ -31,6 +31,7 @@ class RunDir:
         self.ledger = self.path / "ledger.json"
         self.removed = self.path / "removed"
         self.quarantine = self.path / "quarantine"
+        self.index = self.path / "index"
         self.tokenizer = self.path / "tokenizer"
         self.shards = self.path / "shards"
         self.schedule = self.path / "schedule.json"
