@@ -310,6 +310,11 @@ def _set(cfg: Any, path: str, value: Any, setting: str) -> Any:
         value = tuple(value)
     elif isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    elif isinstance(value, str) and hasattr(type(old), "named"):  # a published setting by its name
+        try:
+            value = type(old).named(value)
+        except ValueError as error:
+            raise UserError(f"--set {setting!r}: {error}") from error
     elif old is not None and type(old) is not type(value) and value is not None:
         raise UserError(f"--set {setting!r}: {name} is {type(old).__name__} {old!r}, not {type(value).__name__} {value!r}")
     try:

@@ -3,134 +3,137 @@
 A text is normalised (NFKC, lower case) and cut into units: words (`\\w+`), or single word characters where more than 30 % of
 its characters belong to scripts written without blanks. A shingle is the 64-bit hash of `ngram` consecutive units. A text of
 fewer units gives one shingle, the hash of all of them, so that two short texts are alike only where they are equal; a text
-without units gives none, and is like nothing.
+without units gives none, and is like nothing. Bytes that are no UTF-8 count as U+FFFD, as in Python's decoding with "replace".
+
+`unit` "word" or "char" takes the one or the other for every text; "auto" is the above.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from functools import cache
-from typing import TypeAlias
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.dedup.kernels.documents import (
+    AUTO,
+    CHARACTERS,
+    PYTHON,
+    UNSPACED_SHARE,
+    WORDS,
+    scratch,
+    shingle_batch,
+    survey_batch,
+    survey_folded,
+)
+from pipelines.dedup.kernels.folding import UNSPACED_RANGES, folding, normalise
+from pipelines.dedup.kernels.similarity import distinct, shared_until
+from pipelines.filter.kernels.phrases import text_buffers
+
 Hashes: TypeAlias = npt.NDArray[np.uint64]
+Unit: TypeAlias = Literal["auto", "word", "char"]
 
-UNSPACED_SHARE = 0.30
-# Thai, Lao, Hangul, kana, CJK ideographs with their extensions and compatibility forms (after NFKC no half-width form is left)
-_UNSPACED = (
-    (0x0E00, 0x0EFF), (0x1100, 0x11FF), (0x3000, 0x30FF), (0x3130, 0x318F), (0x31F0, 0x31FF), (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF), (0xAC00, 0xD7AF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF),
-)  # fmt: skip
-_WORD, _BARE, _UNDERSCORE = 1, 2, 1 | 4
-_CHUNK = 1 << 20  # characters hashed at a time: the working arrays are about 60 bytes a character
-
-# Odd multipliers for polynomials modulo 2**64 (golden ratio; Steele and Vigna 2021, "Computationally easy, spectrally good
-# multipliers"); the finaliser is MurmurHash3's fmix64.
-_UNIT = np.uint64(0xD1342543DE82EF95)
-_GRAM = np.uint64(0x9E3779B97F4A7C15)
-_SALT = np.uint64(0xAF251AF3B0F025B5)
+UNITS: dict[str, int] = {"auto": AUTO, "word": WORDS, "char": CHARACTERS}
+_GROUP = 1 << 21  # shingles hashed at a time, but for a text that has more
+_WORD, _CHARACTER = re.compile(r"\w+"), re.compile(r"[^\W_]")
+_UNSPACED = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in UNSPACED_RANGES) + "]")
 
 
-def mix64(x: Hashes) -> Hashes:
-    """MurmurHash3's 64-bit finaliser, element by element: a bijection in which every input bit moves every output bit."""
-    x = x ^ (x >> np.uint64(33))
-    x *= np.uint64(0xFF51AFD7ED558CCD)
-    x ^= x >> np.uint64(33)
-    x *= np.uint64(0xC4CEB9FE1A85EC53)
-    x ^= x >> np.uint64(33)
-    return x
-
-
-@cache
-def _classes() -> npt.NDArray[np.uint8]:
-    """For each code point: bit 0 = matched by `\\w`, bit 1 = of a script written without blanks. Shape (0x110000,)."""
-    table = np.frombuffer(bytes(map(str.isalnum, map(chr, range(0x110000)))), np.uint8).copy()
-    table[ord("_")] = _UNDERSCORE
-    for first, last in _UNSPACED:
-        table[first : last + 1] |= _BARE
-    return table
-
-
-def normalise(text: str) -> str:
-    """NFKC, then lower case."""
-    return unicodedata.normalize("NFKC", text).lower()
-
-
-def shingles(texts: pa.Array, ngram: int) -> list[Hashes]:
+def shingles(texts: pa.Array, ngram: int, unit: Unit = "auto") -> list[Hashes]:
     """The hashed shingles of each text in order, repeats included; an empty array for a null or a text without units.
 
-    `texts`: string or large_string of shape (rows,). Raises ValueError for `ngram` under 1.
+    `texts`: string or large_string of shape (rows,). Raises ValueError for `ngram` under 1 and an unknown `unit`. Memory:
+    8 bytes a shingle, and as much again while a group of texts is worked on.
     """
-    if ngram < 1:
-        raise ValueError(f"ngram is {ngram}; it counts units, so at least 1")
-    result: list[Hashes] = []
-    group: list[str] = []
-    size = 0
-    for text in texts.to_pylist():
-        group.append(normalise(text or ""))
-        size += len(group[-1])
-        if size >= _CHUNK:
-            result += _hash_group(group, ngram)
-            group, size = [], 0
-    return result + _hash_group(group, ngram) if group else result
+    return [hashes for values, ends in _groups(texts, ngram, unit) for hashes in _split(values, ends)]
 
 
-def shingle_sets(texts: pa.Array, ngram: int) -> list[Hashes]:
+def shingle_sets(texts: pa.Array, ngram: int, unit: Unit = "auto") -> list[Hashes]:
     """The distinct shingles of each text, ascending."""
-    return [np.unique(s) for s in shingles(texts, ngram)]
+    result: list[Hashes] = []
+    for values, ends in _groups(texts, ngram, unit):
+        for hashes in _split(values, ends):
+            hashes.sort()
+        distinct(values, ends)
+        result += _split(values[: ends[-1]].copy(), ends)
+    return result
 
 
 def jaccard(a: Hashes, b: Hashes) -> float:
     """|a and b| / |a or b| of two ascending arrays of distinct shingles; 0 where either is empty."""
-    if not len(a) or not len(b):
-        return 0.0
-    both = np.concatenate((a, b))
-    both.sort(kind="stable")  # a merge: each half is a run already
-    shared = int(np.count_nonzero(both[1:] == both[:-1]))
-    return shared / (len(a) + len(b) - shared)
+    return _share(shared_until(a, b, 0.0), a, b)
 
 
-def _hash_group(texts: list[str], ngram: int) -> list[Hashes]:
-    # C characters of all texts with one separator each, D texts, W word characters, U units
-    text_D = np.array([len(t) + 1 for t in texts])
-    chars_C = np.frombuffer(("\n".join(texts) + "\n").encode("utf-32-le"), np.uint32)
-    class_C = _classes()[chars_C]
-    first_D = np.cumsum(text_D) - text_D
-    bare_D = np.add.reduceat((class_C & _BARE) > 0, first_D, dtype=np.int64) > UNSPACED_SHARE * np.maximum(text_D - 1, 1)
-    word_C = (class_C & _WORD) > 0
-    start_C = word_C.copy()
-    start_C[1:] &= ~word_C[:-1]
-    for first, length in zip(first_D[bare_D], text_D[bare_D], strict=True):
-        of_text = slice(first, first + length)
-        word_C[of_text] &= class_C[of_text] != _UNDERSCORE
-        start_C[of_text] = word_C[of_text]
-    units_D = np.add.reduceat(start_C, first_D, dtype=np.int64)
-    units_U = _hash_units(chars_C[word_C], start_C[word_C])
-    grams_U = _hash_grams(units_U, units_D, ngram)
-    last_D = np.cumsum(units_D)
-    keep_D = np.maximum(units_D - ngram + 1, np.minimum(units_D, 1))
-    return [grams_U[last - units : last - units + keep] for last, units, keep in zip(last_D, units_D, keep_D, strict=True)]
+def jaccard_at_least(a: Hashes, b: Hashes, threshold: float) -> float:
+    """`jaccard(a, b)` where it is at least `threshold`, else 0: given up as soon as that much is out of reach."""
+    value = _share(shared_until(a, b, threshold), a, b)
+    return value if value >= threshold else 0.0
 
 
-def _hash_units(chars_W: npt.NDArray[np.uint32], start_W: npt.NDArray[np.bool_]) -> Hashes:
-    """A polynomial of the unit's mixed code points. Shape (U,)."""
-    if not len(chars_W):
-        return np.empty(0, np.uint64)
-    starts_U = np.flatnonzero(start_W)
-    length_U = np.diff(starts_U, append=len(chars_W))
-    place_W = np.arange(len(chars_W)) - np.repeat(starts_U, length_U)
-    powers = np.cumprod(np.full(int(length_U.max()), _UNIT))
-    return mix64(np.add.reduceat(mix64(chars_W + _SALT) * powers[place_W], starts_U))
+def containment(a: Hashes, b: Hashes) -> float:
+    """|a and b| / min(|a|, |b|) of two ascending arrays of distinct shingles; 0 where either is empty."""
+    return shared_until(a, b, 0.0) / min(len(a), len(b)) if len(a) and len(b) else 0.0
 
 
-def _hash_grams(units_U: Hashes, units_D: npt.NDArray[np.int64], ngram: int) -> Hashes:
-    """The hash of the units i .. i+ngram-1 of the same text; where the text ends sooner, of what is left of it. Shape (U,)."""
-    left_U = np.repeat(np.cumsum(units_D), units_D) - np.arange(len(units_U))
-    grams_U = units_U * _GRAM
-    for k in range(1, min(ngram, len(units_U))):
-        factor = np.uint64(pow(int(_GRAM), k + 1, 1 << 64))
-        grams_U[:-k] += np.where(left_U[:-k] > k, units_U[k:] * factor, np.uint64(0))
-    return mix64(grams_U)
+def shingle_texts(text: str | None, ngram: int, unit: Unit = "auto") -> list[str]:
+    """What the shingles are hashes of, in order: the units joined by one blank, characters by nothing. In plain Python."""
+    _check(ngram, unit)
+    text = normalise(text or "")
+    single = unit == "char" or (unit == "auto" and len(_UNSPACED.findall(text)) > UNSPACED_SHARE * len(text))
+    units, between = (_CHARACTER.findall(text), "") if single else (_WORD.findall(text), " ")
+    return [between.join(units[i : i + ngram]) for i in range(max(len(units) - ngram + 1, min(len(units), 1)))]
+
+
+def buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The bytes of texts, and the offsets (rows + 1,); a null is an empty text."""
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        texts = texts.cast(pa.large_string())
+    return text_buffers(texts)
+
+
+def folded_bytes(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The bytes of one text, folded by Python: what the kernels read where characters interact or bytes are broken."""
+    return np.frombuffer(normalise(data.tobytes().decode("utf-8", "replace")).encode(), np.uint8)
+
+
+def _check(ngram: int, unit: str) -> None:
+    if ngram < 1:
+        raise ValueError(f"ngram is {ngram}; it counts units, so at least 1")
+    if unit not in UNITS:
+        raise ValueError(f"unit is {unit!r}; it must be one of {', '.join(UNITS)}")
+
+
+def _share(shared: int, a: Hashes, b: Hashes) -> float:
+    return shared / (len(a) + len(b) - shared) if shared > 0 else 0.0
+
+
+def _split(values: Hashes, ends: npt.NDArray[np.int64]) -> list[Hashes]:
+    bounds = [0, *ends.tolist()]
+    return [values[first:last] for first, last in pairwise(bounds)]
+
+
+def _groups(texts: pa.Array, ngram: int, unit: Unit) -> Iterator[tuple[Hashes, npt.NDArray[np.int64]]]:
+    """Shingles of some texts after the other in one array, and where each text's are over."""
+    _check(ngram, unit)
+    data, offsets = buffers(texts)
+    units, most = survey_batch(data, offsets, UNITS[unit])
+    work = scratch(ngram)
+    group_of_row = np.cumsum(most) // _GROUP
+    python = np.flatnonzero(units == PYTHON)
+    # a text that Python folds is a group of its own
+    cuts = np.union1d(np.flatnonzero(np.diff(group_of_row)) + 1, np.concatenate((python, python + 1, [0, len(units)])))
+    for first, last in pairwise(cuts.tolist()):
+        part, where, bound = units[first:last], offsets[first : last + 1], int(most[first:last].sum())
+        source = data
+        if part[0] == PYTHON:
+            source = folded_bytes(data[where[0] : where[1]])
+            where = np.array([0, len(source)])
+            kind, bound = survey_folded(source, UNITS[unit])
+            part = np.array([kind], np.int8)
+        values, ends = np.empty(bound, np.uint64), np.empty(last - first, np.int64)
+        size = shingle_batch(source, where, part, ngram, folding(), work, values, ends)
+        yield values[:size].copy(), ends
