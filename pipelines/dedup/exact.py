@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
-from pipelines.dedup.decide import drop, undecided, with_decision
+from pipelines.dedup.decide import CLUSTER_SIZE, drop, undecided, with_cluster_size, with_decision
 from pipelines.dedup.order import ORDER, order_columns, sort_keys
 from pipelines.dedup.text import text_digests, url_digests
 from pipelines.recipe import table_stage
@@ -30,14 +30,15 @@ class UrlConfig:
     order: tuple[str, ...] = ("-date", "-length", "url_length")
 
 
-@table_stage()
+@table_stage(version=2, adds=CLUSTER_SIZE)
 def exact_duplicates(df: DataFrame, cfg: ExactConfig) -> DataFrame:
     """Keep one document of each text (NFC, runs of blanks as one space, case kept); rule `exact_duplicates.content`.
 
     `drop_value` is the size of the group, the bound 1. Rows that carry the same doc_id (one file fed twice) are duplicates too,
-    empty texts otherwise never are. Afterwards no two kept rows have the same doc_id. One shuffle.
+    empty texts otherwise never are. Afterwards no two kept rows have the same doc_id; the `cluster_size` of a kept row is that
+    of its group. One shuffle.
     """
-    return _keep_best(df, "text", text_digests, cfg.order, "exact_duplicates.content")
+    return _keep_best(with_cluster_size(df), "text", text_digests, cfg.order, "exact_duplicates.content", copies=True)
 
 
 @table_stage()
@@ -50,7 +51,7 @@ def url_duplicates(df: DataFrame, cfg: UrlConfig) -> DataFrame:
 
 
 def _keep_best(
-    df: DataFrame, column: str, digests: Callable[[pa.Array], pa.Array], order: tuple[str, ...], rule: str
+    df: DataFrame, column: str, digests: Callable[[pa.Array], pa.Array], order: tuple[str, ...], rule: str, copies: bool = False
 ) -> DataFrame:
     df = with_decision(df)
     columns = df.columns
@@ -61,8 +62,10 @@ def _keep_best(
     alone = F.col("_digest").isNull() | ~F.col("_live")
     group = Window.partitionBy("_live", alone, F.when(alone, F.col("doc_id")).otherwise(F.col("_digest")))
     ranked = group.orderBy(*sort_keys(order), *places)
+    best = F.row_number().over(ranked) == 1
+    size = F.when(best, F.sum("cluster_size").over(group)).otherwise(F.col("cluster_size"))
     marked = marked.select(
-        *columns,
+        *[size.alias(c) if copies and c == "cluster_size" else F.col(c) for c in columns],
         F.row_number().over(ranked).alias("_rank"),
         F.first("doc_id").over(ranked).alias("_best"),
         F.count(F.lit(1)).over(group).alias("_size"),

@@ -2,64 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pyarrow as pa
 
-from pipelines.dedup.shingles import Hashes, jaccard, shingle_sets
+from pipelines.dedup.shingles import Hashes, containment, jaccard_at_least, shingle_sets
 
-EVIDENCE = pa.schema([("doc_id", pa.binary()), ("survivor", pa.binary()), ("jaccard", pa.float64())])
+Measure = Literal["jaccard", "containment"]
+
+# Pairs that are alike: `other` is before `doc_id` in the survivor order; `survivor` marks it as the one for which doc_id goes.
+EVIDENCE = pa.schema([("doc_id", pa.binary()), ("other", pa.binary()), ("similarity", pa.float64()), ("survivor", pa.bool_())])
+COVER_NGRAM = 3  # of the stricter rule: each run of three units of the removed text is in the survivor's
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When two documents are alike, and when one of them may go."""
+
+    threshold: float
+    ngram: int
+    unit: str = "auto"
+    measure: Measure = "jaccard"
+    covered: bool = False
+    complete: int = 64  # so many of a component are compared each with each
+
+    def likeness(self) -> Callable[[Hashes, Hashes], float]:
+        """The similarity of two sets of shingles; 0 where it is below the threshold."""
+        if self.measure == "jaccard":
+            return lambda a, b: jaccard_at_least(a, b, self.threshold)
+        return lambda a, b: value if (value := containment(a, b)) >= self.threshold else 0.0
+
+
+@dataclass(frozen=True)
+class _Document:
+    doc_id: bytes
+    shingles: Hashes
+    cover: Hashes | None
 
 
 @dataclass
 class _Component:
-    """What is known of the documents seen so far, best first: those that stay, and for those that go, of what."""
+    """What is known of the documents seen so far, best first: those that may still be compared, and who went for whom."""
 
-    place: dict[bytes, int] = field(default_factory=dict)
-    kept: dict[bytes, Hashes] = field(default_factory=dict)
-    survivor: dict[bytes, bytes] = field(default_factory=dict)
+    size: int = 0
+    seen: set[bytes] = field(default_factory=set)
+    held: dict[int, _Document] = field(default_factory=dict)
+    survivor: dict[int, int] = field(default_factory=dict)
 
-    def decide(self, doc: bytes, shingles: Hashes, neighbours: list[bytes], threshold: float) -> tuple[bytes, float] | None:
-        """The best kept document among `neighbours` and their survivors that is at least `threshold` alike, with the value."""
-        targets = {self.survivor.get(n, n) for n in neighbours}
-        for target in sorted(targets, key=self.place.__getitem__):
-            other = self.kept[target]
-            if min(len(shingles), len(other)) < threshold * max(len(shingles), len(other)):
-                continue  # the sizes alone rule it out
-            value = jaccard(shingles, other)
-            if value >= threshold:
-                return target, value
-        return None
+    def targets(self, neighbours: list[int], complete: int) -> Iterable[int]:
+        """The documents to compare the next one with, best first: all at first, then its neighbours and their survivors."""
+        if self.size <= complete:
+            return self.held  # in the order in which they came
+        return sorted({t for n in neighbours for t in (n, self.survivor.get(n, n)) if t in self.held})
 
 
-def verify(batches: Iterable[pa.RecordBatch], threshold: float, ngram: int) -> Iterator[pa.RecordBatch]:
-    """For each document that goes: its survivor and their exact Jaccard similarity, at least `threshold` (schema EVIDENCE).
+def verify(batches: Iterable[pa.RecordBatch], rule: Rule) -> Iterator[pa.RecordBatch]:
+    """The pairs found alike (schema EVIDENCE); for each document that goes, one of them is with its survivor.
 
-    Columns: `component`, `doc_id`, `text`, `neighbours` (candidates of better order), `is_neighbour` (of a later one). Rows
-    come by component, and within one best first. A document goes only as the duplicate of one that stays: this is a cover by
-    stars, so that a chain a-b-c never removes c for b's sake where c is not like a. Memory: the shingles of the kept
-    documents of one component that have candidates.
+    Columns: `component`, `rank`, `doc_id`, `text`, `neighbours` (ranks of candidates of better order, or null),
+    `is_neighbour` (of a later one). Rows come by component, and within one best (least rank) first. A document goes only
+    as the duplicate of one that stays, the best that is at least the threshold alike: a cover by stars, so that a chain a-b-c
+    never removes c for b's sake where c is not like a. The first `complete` of a component are compared each with each, later
+    ones with their candidates and those candidates' survivors. Memory: the shingles of the first `complete` documents of one
+    component, and of those kept that have later candidates.
     """
-    current: bytes | None = None
+    current: int | None = None
     state = _Component()
+    alike = rule.likeness()
     for batch in batches:
-        found: list[tuple[bytes, bytes, float]] = []
-        columns = [batch.column(name).to_pylist() for name in ("component", "doc_id", "neighbours", "is_neighbour")]
-        sets = shingle_sets(batch.column("text"), ngram)
-        for component, doc, neighbours, is_neighbour, shingles in zip(*columns, sets, strict=True):
+        found: list[tuple[bytes, bytes, float, bool]] = []
+        names = ("component", "rank", "doc_id", "neighbours", "is_neighbour")
+        columns = [batch.column(name).to_pylist() for name in names]
+        sets = shingle_sets(batch.column("text"), rule.ngram, rule.unit)
+        covers = shingle_sets(batch.column("text"), COVER_NGRAM, rule.unit) if rule.covered else [None] * len(sets)
+        for component, rank, doc_id, neighbours, is_neighbour, *of_text in zip(*columns, sets, covers, strict=True):
             if component != current:
                 current, state = component, _Component()
-            if doc in state.place:
+            if doc_id in state.seen:
                 continue  # the same row once more: its first decides
-            state.place[doc] = len(state.place)
-            verdict = state.decide(doc, shingles, neighbours, threshold)
-            if verdict:
-                state.survivor[doc] = verdict[0]
-                found.append((doc, *verdict))
-            elif is_neighbour:
-                state.kept[doc] = shingles
+            state.seen.add(doc_id)
+            document = _Document(doc_id, *of_text)
+            state.size += 1
+            for target in state.targets(neighbours or [], rule.complete):
+                other = state.held[target]
+                if not (value := alike(document.shingles, other.shingles)):
+                    continue
+                goes = rank not in state.survivor and target not in state.survivor and _covered(document, other)
+                if goes:
+                    state.survivor[rank] = target
+                found.append((doc_id, other.doc_id, value, goes))
+            if state.size <= rule.complete or (is_neighbour and rank not in state.survivor):
+                state.held[rank] = document
         if found:
             yield pa.RecordBatch.from_arrays(
                 [pa.array(c, f.type) for c, f in zip(zip(*found, strict=True), EVIDENCE, strict=True)], schema=EVIDENCE
             )
+
+
+def _covered(document: _Document, other: _Document) -> bool:
+    """Whether all of the document is in the other, where the rule asks for it."""
+    if document.cover is None or other.cover is None:
+        return True
+    return len(document.cover) <= len(other.cover) and containment(document.cover, other.cover) == 1.0

@@ -3,6 +3,7 @@ import random
 
 import pyarrow as pa
 import pytest
+from pyspark.sql import functions as F
 
 from pipelines.dedup.near import NearConfig, near_duplicates
 from pipelines.dedup.shingles import jaccard, shingle_sets
@@ -71,6 +72,10 @@ def of_texts(spark, ids, texts):
     return spark.createDataFrame(pa.table(columns))
 
 
+def run(df, cfg):
+    return near_duplicates(df, cfg).rows
+
+
 def decisions(df):
     return sorted(
         (
@@ -100,8 +105,8 @@ def test_the_documents_are_as_their_names_say():
 
 def test_each_goes_for_one_that_stays_and_is_like_it(spark):
     df = table(spark)
-    result = near_duplicates(df, NearConfig())
-    assert result.columns == [*df.columns, *DECISION.names]
+    result = run(df, NearConfig())
+    assert sorted(result.columns) == sorted([*df.columns, *DECISION.names, "cluster_size"])
     assert decisions(result) == EXPECTED
 
 
@@ -111,33 +116,68 @@ def test_any_partitioning_and_plan_gives_the_same(spark, partitions, adaptive):
     spark.conf.set("spark.sql.adaptive.enabled", adaptive)
     try:
         df = table(spark, sorted(TEXTS, key=lambda n: random.Random(n).random())).repartition(partitions)
-        assert decisions(near_duplicates(df, NearConfig())) == EXPECTED
+        assert decisions(run(df, NearConfig())) == EXPECTED
     finally:
         spark.conf.set("spark.sql.adaptive.enabled", before)
 
 
 def test_texts_that_do_not_fit_a_broadcast_are_shuffled_to_the_same_result(spark, monkeypatch):
-    monkeypatch.setattr("pipelines.dedup.near._SMALL", 0)
-    assert decisions(near_duplicates(table(spark), NearConfig())) == EXPECTED
+    monkeypatch.setattr("pipelines.dedup.decide.BROADCAST_ROWS", 0)
+    assert decisions(run(table(spark), NearConfig())) == EXPECTED
 
 
 def test_nothing_alike_nothing_goes(spark):
-    result = decisions(near_duplicates(table(spark, ["alone-1", "alone-2", "empty", "dots"]), NearConfig()))
+    result = decisions(run(table(spark, ["alone-1", "alone-2", "empty", "dots"]), NearConfig()))
     assert [(n, rule) for n, rule, *_ in result] == [("alone-1", None), ("alone-2", None), ("dots", None), ("empty", None)]
-    assert decisions(near_duplicates(table(spark).limit(0), NearConfig())) == []
+    assert decisions(run(table(spark).limit(0), NearConfig())) == []
 
 
-def test_a_great_bucket_is_compared_with_its_best_and_counted(spark, caplog):
-    df = of_texts(spark, [f"copy-{i:02}".encode() for i in range(30)], [TEXTS["page"] + " end" * (i == 7) for i in range(30)])
+def test_a_hot_bucket_is_paired_with_its_best_and_told(spark, caplog):
+    texts = [" ".join(edited(BASE, {12 * i}, "x")) + " end" * (i == 7) for i in range(30)]
+    df = of_texts(spark, [f"copy-{i:02}".encode() for i in range(30)], texts)
     with caplog.at_level(logging.WARNING, "pipelines.dedup.near"):
-        result = decisions(near_duplicates(df, NearConfig(hubs=2)))
-    assert {r[0]: r[4] for r in result} == {f"copy-{i:02}": None if i == 7 else "copy-07" for i in range(30)}
-    assert "buckets of more than 3 documents (the largest: 30): " in caplog.text
+        made = near_duplicates(df, NearConfig(hubs=2))
+    assert {r[0]: r[4] for r in decisions(made.rows)} == {f"copy-{i:02}": None if i == 7 else "copy-07" for i in range(30)}
+    hot = made.beside["hot_buckets"].toArrow()["members"].to_pylist()
+    assert min(hot) > 3
+    assert f"{len(hot)} buckets hold more than 3 documents (the largest: {max(hot)}, in all: {sum(hot)})" in caplog.text
+
+
+def test_documents_with_the_same_keys_do_not_fill_the_buckets(spark):
+    df = of_texts(spark, [f"copy-{i:02}".encode() for i in range(30)], [TEXTS["page"]] * 30)
+    made = near_duplicates(df, NearConfig(hubs=2))
+    assert {r[0]: r[4] for r in decisions(made.rows)} == {f"copy-{i:02}": "copy-00" if i else None for i in range(30)}
+    assert made.beside["hot_buckets"].count() == 0
+
+
+def test_the_evidence_names_every_pair_found_alike(spark):
+    pairs = near_duplicates(table(spark), NearConfig()).beside["pairs"].toArrow().to_pylist()
+    assert all(p["similarity"] == similarity(p["doc_id"].decode(), p["other"].decode()) >= 0.75 for p in pairs)
+    assert {p["doc_id"].decode(): p["other"].decode() for p in pairs if p["survivor"]} == SURVIVOR
+    assert ("chain-c", "chain-b", False) in {(p["doc_id"].decode(), p["other"].decode(), p["survivor"]) for p in pairs}
+
+
+def test_the_survivor_counts_its_copies(spark):
+    rows = {r["doc_id"].decode(): r["cluster_size"] for r in run(table(spark), NearConfig()).toArrow().to_pylist()}
+    assert {n: size for n, size in rows.items() if size != 1} == {"page-longest": 4, "chain-a": 2, "short-1-again": 2, "zh": 2}
+    counted = table(spark).withColumn("cluster_size", F.when(F.col("doc_id") == b"page", 10).otherwise(1).cast("long"))
+    rows = {r["doc_id"].decode(): r["cluster_size"] for r in run(counted, NearConfig()).toArrow().to_pylist()}
+    assert (rows["page-longest"], rows["page"]) == (13, 10)
+
+
+def test_containment_and_cover_are_asked_for_by_name(spark):
+    part = of_texts(spark, [b"part", b"whole"], [" ".join(BASE[:300]), TEXTS["page"]])
+    goes = ("part", "near_duplicates.containment", 1.0, 0.9, "whole")
+    assert decisions(run(part, NearConfig(threshold=0.9, measure="containment")))[0] == goes
+    new = table(spark, ["page", "page-edited", "page-cut"])
+    covered = {r[0]: r[4] for r in decisions(run(new, NearConfig(covered=True)))}
+    assert sorted(covered.values(), key=str).count(None) == 2  # of page and page-edited each has a word of its own
+    assert covered["page-cut"] in ("page", "page-edited")
 
 
 def test_rows_of_one_doc_id_are_not_multiplied(spark):
     df = table(spark, ["page", "page", "page-longest", "alone-1", "alone-1"])
-    result = decisions(near_duplicates(df, NearConfig()))
+    result = decisions(run(df, NearConfig()))
     assert [(n, survivor) for n, *_, survivor in result] == [
         ("alone-1", None), ("alone-1", None), ("page", "page-longest"), ("page", "page-longest"), ("page-longest", None),
     ]  # fmt: skip

@@ -1,31 +1,39 @@
 import pyarrow as pa
 import pytest
 
-from pipelines.dedup.verify import EVIDENCE, verify
+from pipelines.dedup.verify import EVIDENCE, Rule, verify
 
-# Jaccard of word 1-grams: a~b .75, b~c .75, a~c .5
+# Jaccard of word 1-grams: a~b .75, b~c .75, a~c .56
 CHAIN = {"a": "1 2 3 4 5 6 7", "b": "1 2 3 4 5 6 8", "c": "1 2 3 4 9 6 8"}
 
 
-def decide(rows, threshold, batch_rows=100):
-    """rows: (component, doc, text, neighbours). -> {doc: (survivor, jaccard)}."""
+def pairs(rows, rule, batch_rows=100):
+    """rows: (component, doc, text, neighbours), best first. -> {(doc, other): (similarity, whether it goes for that one)}."""
+    ranks = {doc: i - 3 for i, (_, doc, *_) in enumerate(dict.fromkeys(rows))}  # any integers that grow
     neighbours = {n for *_, ns in rows for n in ns}
     table = pa.table(
         {
-            "component": [r[0].encode() for r in rows],
+            "component": [ord(r[0]) for r in rows],
+            "rank": pa.array([ranks[r[1]] for r in rows], pa.int64()),
             "doc_id": [r[1].encode() for r in rows],
             "text": [r[2] for r in rows],
-            "neighbours": pa.array([[n.encode() for n in r[3]] for r in rows], pa.list_(pa.binary())),
+            "neighbours": pa.array([[ranks[n] for n in r[3]] or None for r in rows], pa.list_(pa.int64())),
             "is_neighbour": [r[1] in neighbours for r in rows],
         }
     )
-    result = list(verify(table.to_batches(max_chunksize=batch_rows), threshold, ngram=1))
+    result = list(verify(table.to_batches(max_chunksize=batch_rows), rule))
     assert all(b.schema == EVIDENCE for b in result)
     found = [row for b in result for row in b.to_pylist()]
-    return {r["doc_id"].decode(): (r["survivor"].decode(), pytest.approx(r["jaccard"])) for r in found}
+    return {(r["doc_id"].decode(), r["other"].decode()): (pytest.approx(r["similarity"]), r["survivor"]) for r in found}
+
+
+def decide(rows, rule, batch_rows=100):
+    """{doc that goes: (survivor, similarity)}."""
+    return {doc: (other, value) for (doc, other), (value, goes) in pairs(rows, rule, batch_rows).items() if goes}
 
 
 @pytest.mark.parametrize("batch_rows", [1, 2, 100])
+@pytest.mark.parametrize("complete", [0, 64])
 @pytest.mark.parametrize(
     ("rows", "threshold", "expected"),
     [
@@ -61,5 +69,41 @@ def decide(rows, threshold, batch_rows=100):
         ),
     ],
 )
-def test_a_document_goes_only_for_one_that_stays(rows, threshold, expected, batch_rows):
-    assert decide(rows, threshold, batch_rows) == expected
+def test_a_document_goes_only_for_one_that_stays(rows, threshold, expected, complete, batch_rows):
+    assert decide(rows, Rule(threshold, 1, complete=complete), batch_rows) == expected
+
+
+LINKED = [("k", "a", CHAIN["a"], ""), ("k", "b", "1 2 3 4 5", "a"), ("k", "c", CHAIN["b"], "b")]
+
+
+def test_the_first_of_a_component_are_compared_each_with_each():
+    # a~b 5/7, b~c 5/7, a~c .75, though a and c share no bucket and b stays
+    assert decide(LINKED, Rule(0.75, 1, complete=3)) == {"c": ("a", 0.75)}
+    assert decide(LINKED, Rule(0.75, 1, complete=2)) == {}
+
+
+def test_every_pair_found_alike_is_evidence_and_one_of_them_names_the_survivor():
+    rows = [("k", "a", CHAIN["a"], ""), ("k", "b", CHAIN["b"], "a"), ("k", "c", CHAIN["c"], "b")]
+    assert pairs(rows, Rule(0.7, 1)) == {("b", "a"): (0.75, True), ("c", "b"): (0.75, False)}
+    assert pairs(rows, Rule(0.5, 1)) == {("b", "a"): (0.75, True), ("c", "a"): (5 / 9, True), ("c", "b"): (0.75, False)}
+
+
+def test_containment_is_of_the_smaller_text():
+    rows = [("k", "a", "1 2 3 4 5 6 7 8 9", ""), ("k", "b", "2 3 4", "a")]
+    assert decide(rows, Rule(0.8, 1, measure="containment")) == {"b": ("a", 1.0)}
+    assert decide(rows, Rule(0.8, 1)) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "goes"),
+    [
+        ("1 2 3 4 5 6 7 8", True),  # all of it is in the survivor
+        ("0 1 2 3 4 5 6 7 8 9", True),
+        ("1 2 3 4 5 6 7 8 new", False),  # "7 8 new" is not
+        ("1 2 3 4 5 6 8 7", False),
+    ],
+)
+def test_covered_asks_for_each_run_of_three_units_in_the_survivor(text, goes):
+    rows = [("k", "a", "0 1 2 3 4 5 6 7 8 9", ""), ("k", "b", text, "a")]
+    assert bool(decide(rows, Rule(0.7, 1))) is True
+    assert bool(decide(rows, Rule(0.7, 1, covered=True))) is goes
