@@ -97,7 +97,7 @@ class IndexManifest:
 def lookup_keys(signature: Signatures, cfg: MinhashConfig) -> Ints:
     """The keys of each document, shape (rows, bands + 1): one a band, and last one of the whole signature.
 
-    By the last, equal texts meet in a bucket of their own, however full the buckets of their bands are.
+    By the last, equal texts meet among the few that are all but equal, however full the buckets of their bands are.
     """
     digests = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in signature.astype("<u4"))
     whole = np.frombuffer(b"".join(digests), "<i8")
@@ -363,7 +363,7 @@ class Index:
         file, batch, row = unpack_place(place)
         try:
             return self._documents.get(file, self._open_documents).get_batch(batch).column(column)[row].as_py()
-        except (IndexError, KeyError, OSError, pa.ArrowException) as error:
+        except (LookupError, ValueError, OSError, pa.ArrowException) as error:
             raise self._damaged(place, error) from error
 
     def _open_keys(self, number: int) -> Ints | None:
