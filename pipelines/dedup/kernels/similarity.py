@@ -19,7 +19,7 @@ def shared_until(a: Any, b: Any, threshold: float) -> int:
     i, j, shared, size_a, size_b = 0, 0, 0, len(a), len(b)
     while i < size_a and j < size_b:
         reach = shared + min(size_a - i, size_b - j)
-        if reach < threshold * (size_a + size_b - reach):
+        if reach / (size_a + size_b - reach) < threshold:  # the division that `jaccard` makes, to the last bit
             return -1
         for _ in range(min(_LOOK, size_a - i, size_b - j)):  # a step takes at most one of each
             x, y = a[i], b[j]
