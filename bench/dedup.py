@@ -1,34 +1,65 @@
-"""MinHash signatures: speed against datatrove, datasketch and rensa; near-duplicate pairs against exact Jaccard values."""
+"""Signatures, planted duplicates from end to end, and real revisions: against datatrove, datasketch and rensa.
+
+python -m bench.dedup --data DATA; with --documents 5000 in minutes, with --scale at ten times the documents too.
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
+import shlex
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from bench.common import About, Row, installed, interleave, quiet_datatrove, row, run_bench, sample, speed_rows, version
-from bench.corpus import jsonl, texts
+from bench import gold, needs
+from bench.common import (
+    EXAMPLES,
+    RESULTS,
+    About,
+    Row,
+    installed,
+    interleave,
+    machine,
+    one_core,
+    publish,
+    quiet_datatrove,
+    sample,
+    shown,
+    speed_rows,
+    version,
+)
+from bench.corpus import texts
+from bench.end_to_end import end_to_end, scale
+from bench.planted import cores
 from pipelines.dedup.minhash import MinhashConfig, bands, signatures
-from pipelines.dedup.near import NearConfig
-from pipelines.dedup.shingles import jaccard, shingle_sets
 
 ABOUT = About(
     title="Deduplication",
     compared=(
-        "`signature`: text in, signature of 14 x 8 values over word 5-grams out, splitting and hashing included: ours "
-        "(signatures and band keys; character 5-grams where a script has no blanks), datatrove (get_shingles, "
-        "get_signature; words by spaCy), datasketch (MinHash.update a word 5-gram at a time, as its documentation does) "
-        "and rensa (RMinHash.update of the list of 5-grams). `pairs`: pairs of real revisions with known exact Jaccard "
-        "similarity; one counts as found where a band is shared (ours also verifies the exact similarity, its stage does "
-        "so against the survivor), and should be found at .75 or above. Clustering and removal are not in this table; "
-        "`bench.crawl` measures the whole way."
+        "`signature`: one core, text in, signature of 14 x 8 values over word 5-grams out, splitting and hashing included: "
+        "ours (signatures and band keys; character 5-grams where a script has no blanks), datatrove (get_shingles, "
+        "get_signature; words by spaCy), datasketch (MinHash.update a word 5-gram at a time, as its documentation does) and "
+        "rensa (RMinHash.update of the list of 5-grams). `end to end`: two cores, seconds that pass, from compressed JSON "
+        "lines to clean documents and evidence, start-up included: `python -m pipelines run bench/dedup_recipe.py:planted` "
+        "(near duplicates only, 4 GB for the JVM) and datatrove's four stages with its defaults, cluster numbers and an "
+        "exclusion writer, two workers; the documents are put together from real sentences, the duplicates planted "
+        "(bench/planted.py says how). `planted`: what became of these, by exact similarity; the survivor is the document for "
+        "which another went, with datatrove the one kept of its cluster. `gold`: real revision histories, each language by "
+        "itself; bench/gold.py defines the figures; datasketch and datatrove take what a chain of found pairs connects for "
+        "one cluster. `scale` (with --scale only): ours at ten times the documents; the driver alone is measured with the "
+        "executor in a JVM of its own."
     ),
-    peers=("datatrove", "spacy", "datasketch", "rensa", "xxhash"),
+    peers=("datatrove", "spacy", "datasketch", "rensa", "xxhash", "pyspark"),
 )
+WORK = EXAMPLES.parent / "out" / "bench-dedup"
+DOCUMENTS = 100_000
+PARTS = ("signature", "planted", "gold")
 _WORD = re.compile(r"\w+")
 REPEAT = 3
 
@@ -100,45 +131,57 @@ def speed(documents: Sequence[str], repeat: int) -> list[Row]:
     ]
 
 
-def pairs(data: Path) -> list[Row]:
-    """Recall and precision of the pairs found, at the threshold of the near-duplicate stage."""
-    cfg = NearConfig()
-    texts_by_id = {d["id"]: d["text"] for d in jsonl(data / "neardup.jsonl.gz")}
-    known = list(jsonl(data / "neardup_pairs.jsonl.gz"))
-    place = {name: i for i, name in enumerate(texts_by_id)}
-    column = pa.array(list(texts_by_id.values()))
-    keys, sets = bands(signatures(column, cfg.minhash), cfg.minhash), shingle_sets(column, cfg.minhash.ngram)
-    wanted = np.array([p["jaccard"] >= cfg.threshold for p in known])
-    ends = [(place[p["a"]], place[p["b"]]) for p in known]
-    shared = np.array([bool((keys[a] == keys[b]).any()) for a, b in ends])
-    exact = np.array([jaccard(sets[a], sets[b]) for a, b in ends])
-    error = float(np.abs(exact - np.array([p["jaccard"] for p in known])).mean())
-    theirs: tuple[float | None, float | None, str | None] = (None, None, None)
-    if installed("datatrove", "spacy"):
-        sign = datatrove_signer(cfg.minhash)
-        signed = [sign(text) for text in texts_by_id.values()]
-        met = np.array([any(map(tuple.__eq__, signed[a], signed[b])) for a, b in ends])
-        theirs = (*_scores(met, wanted), version("datatrove"))
-    recall, precision = _scores(shared & (exact >= cfg.threshold), wanted)
-    unit = f"share, {len(known)} pairs"
-    return [
-        row(f"pairs recall at {cfg.threshold}", unit, recall, theirs[0], theirs[2]),
-        row(f"pairs precision at {cfg.threshold}", unit, precision, theirs[1], theirs[2]),
-        row("pairs, error of the verified similarity", "mean, absolute", error, None, None, better="lower"),
-    ]
+def signature(data: Path, limit: int = 200, repeat: int = REPEAT) -> list[Row]:
+    """The rows of the signatures. `limit`: of texts, taken evenly."""
+    return speed(sample([text for text, _ in texts(data)], limit), repeat)
 
 
-def _scores(found: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
-    hits = int((found & wanted).sum())
-    return hits / max(int(wanted.sum()), 1), hits / max(int(found.sum()), 1)
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.dedup", description=ABOUT.compared)
+    parser.add_argument("--data", type=Path, default=EXAMPLES, help="folder of the data sets; without it examples/")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write results to")
+    parser.add_argument("--documents", type=int, default=DOCUMENTS, help=f"planted ones (default {DOCUMENTS:,})")
+    parser.add_argument("--scale", action="store_true", help="measure ten times the documents too (disk: 10 GB a million)")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part, and those named likewise; all without")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder for texts and runs, kept for the next time")
+    args = parser.parse_args(argv)
+    before, start, parts = machine(), time.perf_counter(), args.only or PARTS
+    rows, about, every = list[Row](), ABOUT, cores()
+    if "signature" in parts:
+        one_core()
+        rows += signature(args.data)
+    hold(every[-2:])  # and all processes that follow, theirs and ours
+    if "planted" in parts:
+        args.work.mkdir(parents=True, exist_ok=True)
+        found, small = end_to_end(args.data, args.documents, args.work.resolve())
+        rows, measured, growth = rows + found, small.constants, None
+        if args.scale:
+            found, large = scale(args.data, args.documents, args.work.resolve(), small)
+            growth = large.constants.task_seconds / small.constants.task_seconds
+            rows, measured = rows + found, large.constants
+        rows += needs.rows(measured)
+        about = replace(ABOUT, compared=f"{ABOUT.compared} {needs.told(measured, growth)}")
+        print(needs.told(measured, growth))
+    if "gold" in parts and (args.data / "neardup_pairs.jsonl.gz").is_file():
+        rows += gold.run(args.data)
+    hold(every)
+    publish("dedup", about, rows, before, _command(args), args.results, start)
 
 
-def run(data: Path, limit: int = 200, repeat: int = REPEAT) -> list[Row]:
-    """All rows. `limit`: of texts, taken evenly."""
-    every = [text for text, _ in texts(data)]
-    found = speed(sample(every, limit), repeat)
-    return found + (pairs(data) if (data / "neardup_pairs.jsonl.gz").is_file() else [])
+def hold(some: Sequence[int]) -> None:
+    """Hold this process, and those it starts, on these cores (Linux)."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, some)
+
+
+def _command(args: argparse.Namespace) -> str:
+    words = ["make", "bench-dedup", f"DATA={shown(args.data)}"]
+    if args.scale or args.only or args.documents != DOCUMENTS:
+        words = ["python", "-m", "bench.dedup", "--data", shown(args.data), "--documents", str(args.documents)]
+        words += ["--scale"] * args.scale + [w for part in args.only or () for w in ("--only", part)]
+    return shlex.join(words)
 
 
 if __name__ == "__main__":
-    run_bench("dedup", ABOUT, run)
+    main()

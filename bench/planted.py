@@ -404,11 +404,11 @@ class Planted:
         return np.argsort(self.layout[0])
 
     @cached_property
-    def far_from(self) -> int:
-        """The first of the bases that have a far relative."""
+    def far_bases(self) -> range:
+        """The numbers of the bases that have a far relative."""
         _, parent, kind = self.layout
         far = parent[kind == KINDS.index("far")]
-        return int(far[0]) if len(far) else self.documents
+        return range(int(far[0]), int(far[-1]) + 1) if len(far) else range(0)
 
     def id(self, number: int) -> str:
         """The id of a document by its number."""
@@ -424,7 +424,7 @@ class Planted:
         """A document by its number, and the names of the edits that made it of its parent."""
         parent = int(self.layout[1][number])
         if parent < 0:
-            least = FAR_LEAST if self.far_from <= number else LEAST
+            least = FAR_LEAST if number in self.far_bases else LEAST
             return base(pools(self.data, self.least_pool), Draw(self.seed, BASE, number), least), ""
         return edited(self.draft(parent)[0], KINDS[self.layout[2][number]], Draw(self.seed, EDIT, number))
 
@@ -478,7 +478,7 @@ def write(corpus: Planted, out: Path, workers: int | None = None) -> dict[str, A
     files = max(4, -(-corpus.documents // PER_FILE))
     jobs = [(corpus, out, i, files) for i in range(files)]
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or len(os.sched_getaffinity(0)), mp_context=spawn) as several:
+    with ProcessPoolExecutor(workers or len(cores()), mp_context=spawn) as several:
         sizes = list(several.map(_write_part, jobs))
     kinds = {k: int((corpus.layout[2] == i).sum()) for i, k in enumerate(KINDS)}
     found = {"settings": settings, "bytes": sum(sizes), "files": files, "kinds": kinds}
@@ -502,6 +502,11 @@ def _write_part(job: tuple[Planted, Path, int, int]) -> int:
             truth.append(known)
     pq.write_table(pa.Table.from_pylist(truth, TRUTH), out / "truth" / f"part-{index:05}.parquet")
     return size
+
+
+def cores() -> list[int]:
+    """The cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def read_truth(out: Path) -> pa.Table:
