@@ -123,6 +123,7 @@ def run(
         write_json(rundir.plan, plan.to_json())
         for index in range(len(plan.steps)):
             engine.table(index)
+        engine.quality()
         engine.accounts()
         if recipe.index is not None:
             engine.part("index", rundir.index, plan.index, make_index)
@@ -208,6 +209,16 @@ class Engine:
         }
         write_json(folder / MANIFEST, manifest)
         self.rundir.publish(folder, self.rundir.table(step))
+
+    def quality(self) -> None:
+        """How good the near-duplicate stages were, measured on what they kept and dropped; for the report."""
+        from pipelines.dedup.quality import wanted, write_quality
+
+        for step, schema in zip(self.plan.steps, self.plan.schemas, strict=True):
+            folder = self.rundir.table(step)
+            if wanted(step, folder) is not None:
+                with watch(self.spark, self.console, f"quality of {step.name}", None, Meter(self.spark)):
+                    write_quality(self.spark, step, folder, schema)
 
     def part(self, name: str, folder: Path, want: str, make: Callable[[Engine, Path], None]) -> None:
         """Have OUT/index, OUT/tokenizer or OUT/shards made in a temporary folder, manifest last, and publish it."""

@@ -29,34 +29,33 @@ MOST_SOURCES, MOST_HOSTS, LARGEST, PLACES, HOTTEST = 200, 30, 10, 5, 10  # rows 
 BEGINNING = 400  # characters of a large cluster's survivor
 
 
-def is_measured(step: Step) -> bool:
-    """Whether a step removes near duplicates and its result is to be measured."""
-    return step.name == step.stages[-1].name and step.stages[-1].spec.name == "near_duplicates" if step.stages else False
+def wanted(step: Step, folder: Path) -> str | None:
+    """The fingerprint of what is to be measured of a step whose rows lie in `folder`; None where nothing is, or it is there."""
+    if not step.stages or step.stages[-1].spec.name != "near_duplicates" or step.stages[-1].spec.kind != "table":
+        return None
+    cfg = _config(step)
+    want, file = fingerprint("quality", VERSION, cfg, step.fingerprint), folder / BESIDE / QUALITY
+    done = file.is_file() and read_json(file)["fingerprint"] == want
+    return None if done or cfg.sample.documents == 0 else want
 
 
-def write_quality(spark: SparkSession, step: Step, folder: Path, schema: pa.Schema) -> dict[str, Any] | None:
-    """Measure a complete step of near_duplicates into `_beside/quality.json` of its folder; None where nothing is to be done.
-
-    Nothing is to be done where it is there already, measured with the same config. Afterwards `folder` has one file more.
-    """
+def write_quality(spark: SparkSession, step: Step, folder: Path, schema: pa.Schema) -> None:
+    """Measure a complete step of near_duplicates into `_beside/quality.json` of its folder, for the report."""
     from pipelines.spark import read_table, spark_path
 
     (stage,) = step.stages
-    cfg: QualityConfig = getattr(stage.cfg, "quality", QualityConfig())
-    if cfg.sample.documents == 0:
-        return None
-    want = fingerprint("quality", VERSION, cfg, step.fingerprint)
-    file = folder / BESIDE / QUALITY
-    if file.is_file() and read_json(file)["fingerprint"] == want:
-        return None
     rows = read_table(spark, folder, schema, outcome=None)
     if stage.sources:
         rows = rows.where(rows["source"].isin(*stage.sources))
     hot = folder / BESIDE / "hot_buckets"
     buckets = spark.read.parquet(spark_path(hot)) if hot.is_dir() else None
-    measured = {"fingerprint": want, "stage": stage.name, **measure_quality(rows, stage.cfg, cfg, buckets)}
-    write_json(file, measured)
-    return measured
+    measured = measure_quality(rows, stage.cfg, _config(step), buckets)
+    (folder / BESIDE).mkdir(exist_ok=True)
+    write_json(folder / BESIDE / QUALITY, {"fingerprint": wanted(step, folder), "stage": stage.name, **measured})
+
+
+def _config(step: Step) -> QualityConfig:
+    return getattr(step.stages[-1].cfg, "quality", None) or QualityConfig()
 
 
 def measure_quality(
