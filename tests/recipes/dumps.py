@@ -8,7 +8,7 @@ from pipelines.recipe import Input, Recipe, Stage
 
 
 def dump() -> Recipe:
-    """Source web from JSON lines; `--set index.dump=NAME` names the dump, `--set known_duplicates.index=[...]` the earlier ones."""
+    """Source web from JSON lines; set index.dump to the dump's name, known_duplicates.index to the earlier indexes."""
     return Recipe(
         name="dump",
         inputs=(Input("web", "dump.jsonl", read_jsonl, JsonlConfig()),),
