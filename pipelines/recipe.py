@@ -282,7 +282,7 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
         owners: dict[str, Stage | Input] = {s.name: s for s in recipe.stages}
         owners |= {i.source: i for i in recipe.inputs}
         if owner not in owners:
-            known = ", ".join([*owners, "index", "tokenizer", "shards", "schedule"])
+            known = ", ".join([*owners, "tokenizer", "shards", "schedule", "index"])
             raise UserError(f"--set {setting!r}: recipe {recipe.name!r} has no stage {owner!r}; it has {known}")
         old = owners[owner]
         new: Any

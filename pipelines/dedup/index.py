@@ -143,9 +143,10 @@ DOCUMENTS = pa.schema(
 )
 
 
-def compress(text: str) -> bytes:
-    """A text as the index holds it."""
-    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(text.encode("utf-8", "surrogatepass"))
+def compressed(texts: Iterable[str]) -> list[bytes]:
+    """Texts as the index holds them."""
+    compress = zstandard.ZstdCompressor(level=3, write_checksum=True).compress
+    return [compress(text.encode("utf-8", "surrogatepass")) for text in texts]
 
 
 class Writing:
@@ -325,6 +326,7 @@ class Index:
         """Read the manifest; files are opened when they are needed. Raises UserError."""
         self.root, self.manifest, self.looked = Path(root), read_manifest(root), 0
         self._files = {f.path: f for f in self.manifest.files}
+        self._unpack = zstandard.ZstdDecompressor().decompress
         self._keys: Latest[Ints | None] = Latest(OPEN_FILES)
         self._documents: Latest[pa.ipc.RecordBatchFileReader] = Latest(OPEN_FILES)
 
@@ -355,7 +357,7 @@ class Index:
     def text(self, place: int) -> str:
         """The document's text. Raises UserError where it is damaged."""
         try:
-            return zstandard.ZstdDecompressor().decompress(self._cell(place, "text")).decode("utf-8", "surrogatepass")
+            return self._unpack(self._cell(place, "text")).decode("utf-8", "surrogatepass")
         except (zstandard.ZstdError, UnicodeDecodeError) as error:
             raise self._damaged(place, error) from error
 

@@ -25,7 +25,7 @@ from pipelines.dedup.index import (
     IndexManifest,
     Ints,
     Writing,
-    compress,
+    compressed,
     documents_name,
     keys_name,
     lookup_keys,
@@ -131,7 +131,7 @@ class _Encode:
                 "order": pa.array([order_key(0, i) - 2**63 for i in ids], pa.int64()),
                 "keys": _bytes(lookup_keys(signature, self.minhash).astype("<i8"), some),
                 "sketch": _bytes(sketch(signature[:, :SKETCH]), some),
-                "text": pa.array([compress(t or "") for t in texts], pa.binary()),
+                "text": pa.array(compressed(t or "" for t in texts), pa.binary()),
             }
             yield pa.record_batch(columns)
 

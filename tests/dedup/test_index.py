@@ -20,7 +20,7 @@ from pipelines.dedup.index import (
     Latest,
     Writing,
     check,
-    compress,
+    compressed,
     documents_name,
     key_file,
     keys_name,
@@ -67,9 +67,8 @@ def write(root: Path, documents: list[dict[str, Any]], pairs: Any, slots: int = 
 
 def document(name: str, text: str) -> dict[str, Any]:
     short = sketch(signatures(pa.array([text]), CFG))[0].tobytes()
-    return {
-        "doc_id": name.encode(), "source": "web", "url": None, "date": "2025-01-01", "sketch": short, "text": compress(text),
-    }  # fmt: skip
+    packed = compressed([text])[0]
+    return {"doc_id": name.encode(), "source": "web", "url": None, "date": "2025-01-01", "sketch": short, "text": packed}
 
 
 @pytest.fixture
@@ -257,9 +256,9 @@ def test_a_turned_bit_is_found(root: Path, folder: str) -> None:
         verify(root)
 
 
-def test_a_damaged_text_is_never_taken_for_one(root: Path) -> None:
+def test_a_damaged_packedis_never_taken_for_one(root: Path) -> None:
     path = root / documents_name(0)
-    data, frame = bytearray(path.read_bytes()), compress(TEXTS["long"])
+    data, frame = bytearray(path.read_bytes()), compressed([TEXTS["long"]])[0]
     data[data.index(frame) + len(frame) // 2] ^= 1
     path.write_bytes(data)
     index = Index(root)
