@@ -23,6 +23,7 @@ from pipelines.schedule import ScheduleError, compile_schedule, write_schedule
 from pipelines.schema import DROPPED, QUARANTINE, QUARANTINED, RECORD, REMOVED
 from pipelines.shards import read_manifest
 from pipelines.spark import (
+    checkpoints,
     files_frame,
     read_table,
     row_schema,
@@ -188,7 +189,7 @@ class Engine:
         meter = Meter(self.spark)
         source = files_frame(self.spark, self.plan.files) if step.inputs else self.rows(index - 1)
         folder, started = self.rundir.begin(step.name), time.monotonic()
-        with watch(self.spark, self.console, step.name, total, meter):
+        with watch(self.spark, self.console, step.name, total, meter), checkpoints(self.spark, self.rundir.path):
             if step.inputs or step.stages[-1].spec.kind == "batch":
                 result = run_batch_step(self.spark, source, step, schema, meter.count)
             else:
@@ -226,7 +227,7 @@ class Engine:
             self._say_complete(name)
             return
         temporary = self.rundir.begin(name)
-        with watch(self.spark, self.console, name, None, Meter(self.spark)):
+        with watch(self.spark, self.console, name, None, Meter(self.spark)), checkpoints(self.spark, self.rundir.path):
             make(self, temporary)
         self.rundir.publish(temporary, folder)
 

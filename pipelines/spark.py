@@ -8,10 +8,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,8 +54,9 @@ FILES = pa.schema([("source", pa.string()), ("path", pa.string()), ("bytes", pa.
 def session(master: str | None = None, *, app: str = "headrace", settings: Mapping[str, str] | None = None) -> SparkSession:
     """The Spark session: local mode unless `master` (or spark-submit) names a cluster.
 
-    Local mode brings its own Java where the machine has none (`pipelines.java`), runs the workers with this Python, and keeps
-    the shuffle small. Settings of spark-submit win over ours.
+    It brings its own Java where this machine has none (`pipelines.java`); the workers run this Python, or PYSPARK_PYTHON. Local
+    mode keeps the shuffle small; the workers of a cluster are sent the packages as they are here (docs/cluster.md). Settings
+    of spark-submit win over ours, and what it ships is not shipped again.
     """
     from pyspark import SparkConf
     from pyspark.sql import SparkSession
@@ -68,10 +74,13 @@ def session(master: str | None = None, *, app: str = "headrace", settings: Mappi
         "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.execution.pyspark.udf.faulthandler.enabled": "true",
+        "spark.cleaner.referenceTracking.cleanCheckpoints": "true",  # files of `checkpoints` go when no table needs them
     }
-    if master.startswith("local"):
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # by spark-submit, which has started Java and told the workers everything
+    if not submitted:
         ensure_java()
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else the first python3 on the PATH runs the workers
+    if is_local(master):
         conf |= {
             "spark.driver.memory": "2g",
             "spark.driver.host": "127.0.0.1",
@@ -84,7 +93,51 @@ def session(master: str | None = None, *, app: str = "headrace", settings: Mappi
     for key, value in (conf | dict(settings or {})).items():
         if not given.contains(key):
             builder = builder.config(key, value)
-    return builder.getOrCreate()
+    running = SparkSession.getActiveSession() is not None
+    spark = builder.getOrCreate()
+    if not (submitted or running or is_local(str(spark.sparkContext.master))):
+        _ship(spark)
+    return spark
+
+
+def is_local(master: str) -> bool:
+    """Whether a master is this process alone: then no executor can be lost, and all see the same files and modules."""
+    return master == "local" or master.startswith("local[")
+
+
+@contextmanager
+def checkpoints(spark: SparkSession, out: Path) -> Iterator[None]:
+    """Inside, `components.cut` writes to a temporary folder below OUT, gone at the end: a lost executor does no harm.
+
+    Nothing in local mode, or where the session has a checkpoint folder (spark.checkpoint.dir). All workers must reach OUT.
+    """
+    context = spark.sparkContext
+    if is_local(str(context.master)) or context.getCheckpointDir() is not None:
+        yield
+        return
+    folder = Path(tempfile.mkdtemp(prefix=".tmp-checkpoints-", dir=out))
+    context.setCheckpointDir(spark_path(folder))
+    try:
+        yield
+    finally:
+        context._jsc.sc().setCheckpointDir(None)  # a session may live longer than the folder
+        shutil.rmtree(folder, ignore_errors=True)  # the cleaner may be at work in it; the next run removes what stays
+
+
+def _ship(spark: SparkSession) -> None:
+    """Send the packages that a worker loads; not where they lie in a wheel themselves."""
+    root = Path(__file__).parents[1]
+    files = [f for name in ("pipelines", "classifiers") for f in sorted((root / name).rglob("*")) if f.is_file()]
+    if not files:
+        return
+    folder = tempfile.mkdtemp(prefix="headrace-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # executors that start later ask the driver for it too
+    archive = f"{folder}/headrace.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for file in files:
+            if "__pycache__" not in file.parts:
+                zipped.write(file, file.relative_to(root))
+    spark.sparkContext.addPyFile(archive)
 
 
 # --- the pass -----------------------------------------------------------------------------------------------------------
@@ -263,7 +316,15 @@ def run_table_step(source: DataFrame, step: Step, schema: pa.Schema) -> Table:
 
 
 def files_frame(spark: SparkSession, files: list[dict[str, Any]]) -> DataFrame:
-    """FILES rows, one file a partition, largest first so that no worker ends late."""
+    """FILES rows, one file a partition, largest first so that no worker ends late.
+
+    Raises UserError on a cluster for a path that says nothing to a worker, whose working directory is another.
+    """
+    relative = [f["path"] for f in files if not (f["path"].startswith("/") or "://" in f["path"])]
+    if relative and not is_local(str(spark.sparkContext.master)):
+        raise UserError(
+            f"input {relative[0]!r} is a relative path; on a cluster give paths from the root, which all workers reach"
+        )
     ordered = sorted(files, key=lambda f: -f["bytes"])
     rows = [(f["source"], f["path"], f["bytes"]) for f in ordered]
     rdd = spark.sparkContext.parallelize(rows, len(rows))
