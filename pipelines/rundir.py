@@ -20,6 +20,7 @@ from pipelines.recipe import Recipe, Step
 MANIFEST = "manifest.json"
 HIDDEN_MANIFEST = "_manifest.json"  # in a folder that is read whole: readers of Parquet pass over names that begin with "_"
 BESIDE = "_beside"  # in a step's folder: what its stage found besides the rows (recipe.Table)
+QUALITY = "quality.json"  # below BESIDE: how good near-duplicate removal was (dedup/quality.py)
 
 
 class RunDir:

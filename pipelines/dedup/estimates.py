@@ -256,7 +256,7 @@ def examples(
 
 
 def _document(rows: pa.Table, row: int) -> dict[str, Any]:
-    return _shown({name: rows[name][row].as_py() for name in ("doc_id", "source", "url", "text")})
+    return _shown({name: rows[name][row].as_py() for name in ("doc_id", "source", "url", "lang", "text")})
 
 
 def _shown(document: dict[str, Any]) -> dict[str, Any]:

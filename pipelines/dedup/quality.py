@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipelines.dedup.estimates import QualityConfig, all_pairs, by_band, examples, precision, recall, to_check
+from pipelines.dedup.minhash import hit_probability
 from pipelines.dedup.sample import COLUMNS, SAMPLE, Bounds, merged, sampled
 from pipelines.recipe import Step, config_dict, fingerprint
-from pipelines.rundir import BESIDE, read_json, write_json
+from pipelines.rundir import BESIDE, QUALITY, read_json, write_json
 from pipelines.schema import DROPPED, QUARANTINED
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from pipelines.dedup.near import NearConfig
 
-QUALITY = "quality.json"
 VERSION = 1
 MOST_SOURCES, MOST_HOSTS, LARGEST, PLACES, HOTTEST = 200, 30, 10, 5, 10  # rows for the report
 BEGINNING = 400  # characters of a large cluster's survivor
@@ -100,6 +100,7 @@ def measure_quality(
             "classes": found.classes,
             "pairs": len(found.pairs),
         },
+        "curve": [(s, hit_probability(s, stage.minhash)) for s in (cfg.floor + (1 - cfg.floor) * k / 60 for k in range(61))],
         "bands": [asdict(band) for band in by_band(found, stage, cfg)],
         "recall": _plain(recall(found, stage)),
         "precision": _plain(exact),
@@ -227,7 +228,7 @@ def _documents(seen: DataFrame, ids: set[bytes], longest: int) -> dict[bytes, di
     chars = F.length("text")
     text = F.when(chars <= longest, F.col("text")).otherwise(F.substring("text", 1, BEGINNING)).alias("text")
     rows = seen.join(F.broadcast(wanted), "doc_id", "left_semi").select(
-        "doc_id", "source", "url", text, chars.alias("text_chars")
+        "doc_id", "source", "url", "lang", text, chars.alias("text_chars")
     )
     return {r["doc_id"]: r for r in rows.toArrow().to_pylist()}
 

@@ -24,7 +24,7 @@ from pipelines.dedup.shingles import Hashes, Unit, shingles
 from pipelines.kernel import kernel
 
 # What is asked of a document besides its text; `duplicate_of` and `drop_value` are null where it was kept.
-COLUMNS = ("doc_id", "source", "url", "text", "duplicate_of", "drop_value")
+COLUMNS = ("doc_id", "source", "url", "lang", "text", "duplicate_of", "drop_value")
 # `value`: the least shingle hash; `members`: their sum over the rows of a value is the number of documents that have it;
 # `classes`: how many there are. A row without doc_id only tells `classes`.
 SAMPLE = pa.schema(
@@ -35,6 +35,7 @@ SAMPLE = pa.schema(
         ("doc_id", pa.binary()),
         ("source", pa.string()),
         ("url", pa.string()),
+        ("lang", pa.string()),
         ("text", pa.string()),
         ("duplicate_of", pa.binary()),
         ("drop_value", pa.float64()),

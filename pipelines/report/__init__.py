@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.report import charts
+from pipelines.report import charts, duplicates
 from pipelines.report.facts import Facts, gather
+from pipelines.report.quality import warn
 from pipelines.report.svg import short
 from pipelines.rundir import RunDir
 from pipelines.shards import write_atomic
@@ -20,8 +22,10 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\uf
 
 
 def write(rundir: RunDir) -> None:
-    """Write OUT/report.html, whole or not at all. Raises UserError where a file of the run is damaged."""
-    write_atomic(rundir.report, render(gather(rundir)))
+    """Write OUT/report.html, whole or not at all; alarms are logged. Raises UserError where a file of the run is damaged."""
+    facts = gather(rundir)
+    write_atomic(rundir.report, render(facts))
+    warn(facts["quality"])
 
 
 def render(facts: Facts) -> str:
@@ -37,8 +41,8 @@ def printable(value: Any) -> Any:
 
 
 def both(draw: str, *arguments: Any, **named: Any) -> Markup:
-    """A picture of `charts` in both widths."""
-    function = getattr(charts, draw)
+    """A picture of `charts` or `duplicates` in both widths."""
+    function = getattr(charts, draw, None) or getattr(duplicates, draw)
     return Markup('<div class="wide">{}</div><div class="phone">{}</div>').format(
         function(*arguments, width=WIDE, **named), function(*arguments, width=PHONE, **named)
     )
@@ -61,9 +65,14 @@ def _environment() -> Environment:
         "size": _size,
         "measure": _measure,
         "breaks": _breaks,
+        "interval": _interval,
     }
     environment.globals |= {"both": both, "bar": charts.bar, "bullet": charts.bullet}
     return environment
+
+
+def _interval(share: Mapping[str, Any]) -> str:
+    return f"{share['low']:.1%} to {share['high']:.1%}"
 
 
 def _breaks(name: str) -> Markup:

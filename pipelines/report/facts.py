@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipelines.privacy.pii import PiiConfig, find_pii, mask
 from pipelines.report import tables
 from pipelines.report.charts import Leaving, Level, Series, Stretch
 from pipelines.report.compare import compare
+from pipelines.report.quality import qualities
 from pipelines.rundir import RunDir, read_json
 from pipelines.schedule import read_schedule
 from pipelines.shards import MANIFEST, read_manifest
@@ -40,6 +41,7 @@ def gather(rundir: RunDir) -> Facts:
     made = tables.Tables.of(rundir, plan)
     stages = read_json(rundir.ledger)["stages"] if rundir.ledger.is_file() else []
     samples = _samples(made)
+    measured = qualities(made.folders, masked, PAIR_CHARS)
     schedule, log = _schedule(rundir), training_log(rundir)
     trained = {source for line in log for source in line.get("validation", {})}
     colours = {source: i % 8 for i, source in enumerate(sorted({*(schedule["sizes"] if schedule else ()), *trained}))}
@@ -55,7 +57,8 @@ def gather(rundir: RunDir) -> Facts:
         "stages": stages,
         "levels": levels(stages),
         "rules": _rules(stages, samples),
-        "duplicates": _duplicates(samples),
+        "duplicates": _duplicates(samples, {f"{q['stage']}.{q['settings']['measure']}" for q in measured}),
+        "quality": measured,
         "languages": _languages(made),
         "lengths": _lengths(made),
         "pii": _pii(made, plan),
@@ -123,9 +126,10 @@ def _example(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"text": shown, "more": max(0, (row["text_chars"] or 0) - tables.SHOWN_CHARS)}
 
 
-def _duplicates(samples: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Removed beside surviving documents, per rule."""
-    removed = [row for rows in samples.values() for row in rows if row["duplicate_of"] is not None]
+def _duplicates(samples: Mapping[str, list[dict[str, Any]]], shown: Collection[str]) -> list[dict[str, Any]]:
+    """Removed beside surviving documents, per rule; without the rules that are `shown` elsewhere."""
+    others = [rows for rule, rows in samples.items() if rule not in shown]
+    removed = [row for rows in others for row in rows if row["duplicate_of"] is not None]
     survivors = tables.survivors(removed, tables.COMPARED_CHARS)
     by_rule: dict[str, list[dict[str, Any]]] = {}
     for row in removed:
