@@ -5,6 +5,10 @@ from __future__ import annotations
 import sys
 import time
 
+import pyarrow as pa
+
+from pipelines.dedup.minhash import MinhashConfig, bands, estimate, signatures, sketch
+from pipelines.dedup.shingles import jaccard_at_least, shingle_sets
 from pipelines.recipe import load_recipe
 from pipelines.schema import DECISION, RECORD, record_batch
 
@@ -13,8 +17,9 @@ RECIPES = ("demo", "web")
 
 
 def main() -> int:
-    """Run each batch stage of the recipes that works on text or addresses over one document."""
+    """Run each batch stage of the recipes that works on text or addresses over one document, and what compares documents."""
     begin = time.monotonic()
+    _compare(MinhashConfig())
     for name in RECIPES:
         record = {"doc_id": [bytes(16)], "source": ["web"], "url": ["https://example.org/a"], "text": [TEXT]}
         docs = record_batch(record, RECORD)
@@ -24,6 +29,15 @@ def main() -> int:
                 docs = made.select([column for column in made.schema.names if column not in DECISION.names])
     sys.stdout.write(f"kernels are ready ({time.monotonic() - begin:.0f} s)\n")
     return 0
+
+
+def _compare(cfg: MinhashConfig) -> None:
+    texts = pa.array([TEXT, f"{TEXT} {TEXT}"])
+    made = signatures(texts, cfg)
+    bands(made, cfg)
+    estimate(sketch(made[:1]), sketch(made[1:]))
+    one, two = shingle_sets(texts, cfg.ngram)
+    jaccard_at_least(one, two, 0.5)
 
 
 if __name__ == "__main__":

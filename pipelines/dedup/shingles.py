@@ -39,6 +39,7 @@ Unit: TypeAlias = Literal["auto", "word", "char"]
 
 UNITS: dict[str, int] = {"auto": AUTO, "word": WORDS, "char": CHARACTERS}
 _GROUP = 1 << 21  # shingles hashed at a time, but for a text that has more
+_PIECE, _BLANK = 1 << 20, re.compile(rb"[ \n]")  # bytes folded by Python at a time
 _WORD, _CHARACTER = re.compile(r"\w+"), re.compile(r"[^\W_]")
 _UNSPACED = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in UNSPACED_RANGES) + "]")
 
@@ -96,8 +97,17 @@ def buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int6
 
 
 def folded_bytes(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The bytes of one text, folded by Python: what the kernels read where characters interact or bytes are broken."""
-    return np.frombuffer(normalise(data.tobytes().decode("utf-8", "replace")).encode(), np.uint8)
+    """The bytes of one text, folded by Python: what the kernels read where characters interact or bytes are broken.
+
+    A piece at a time, which bounds memory: nothing composes with a blank, and no sigma is judged by what lies beyond one.
+    """
+    raw, folded, first = data.tobytes(), bytearray(), 0
+    while first < len(raw):
+        blank = _BLANK.search(raw, first + _PIECE)
+        last = blank.end() if blank else len(raw)
+        folded += normalise(raw[first:last].decode("utf-8", "replace")).encode()
+        first = last
+    return np.frombuffer(memoryview(folded).toreadonly(), np.uint8)
 
 
 def _check(ngram: int, unit: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipelines.dedup.kernels.folding import folding
 from pipelines.dedup.kernels.units import survey
-from pipelines.dedup.shingles import containment, jaccard, jaccard_at_least, shingle_sets, shingle_texts, shingles
+from pipelines.dedup.shingles import containment, folded_bytes, jaccard, jaccard_at_least, shingle_sets, shingle_texts, shingles
 
 UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1100-\u11ff\u3000-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
@@ -213,6 +213,21 @@ def test_an_n_gram_has_the_hash_of_the_text_that_it_is(word, ngram):
     some = sorted({0, len(hashes) - 1, *random.Random(1).choices(range(len(hashes)), k=300)})
     alone = shingles(pa.array([" ".join(units[i : i + ngram]) for i in some]), ngram, "word")
     assert [a.tolist() for a in alone] == [[int(hashes[i])] for i in some]
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n", "\u3000"])
+def test_long_texts_that_python_folds_are_folded_as_one(blank):
+    parts = ["cafe\u0301", "\u039f\u0394\u039f\u03a3", "\u0301x", "\u03a3", "\ufdfa", "a\u0323\u0307", "\u1100\u1161", "caf"]
+    rng = random.Random(2)
+    text = "".join(rng.choice(parts) + blank * rng.randint(0, 1) for _ in range(600_000))
+    assert len(text.encode()) > 2 << 20
+    made = folded_bytes(np.frombuffer(text.encode(), np.uint8))
+    assert made.tobytes().decode() == unicodedata.normalize("NFKC", text).lower()
+    broken = np.frombuffer(text.encode()[: 1 << 20] + b"\xe4\xbb " + text.encode()[1:], np.uint8)
+    assert (
+        folded_bytes(broken).tobytes().decode()
+        == unicodedata.normalize("NFKC", broken.tobytes().decode("utf-8", "replace")).lower()
+    )
 
 
 def test_one_word_of_a_million_letters():
