@@ -19,11 +19,10 @@ from pipelines.kernel import inlined, kernel
 # kinds of a line
 BLANK, CODE, ENTRY = 1, 2, 4
 _BUCKET = np.uint64(0x9E3779B97F4A7C15)
-_QUOTE = 39
-# What a line of code begins with, in bytes; rows are filled with zeros.
+# What a line of code begins with, or, where a newline ends it, is.
 _BEGINNINGS = ("#include", "#define", "#ifdef", "#ifndef", "#endif", "#!/", "//", "/*", "*/", "<?", "</", "<!", ">>> ", "$ ", "@@ ",
-               "def ", "async def ", "import java", "package ", "namespace ", "using namespace", "elif ", "except:", "finally:",
-               "try:", "else:", "fi", "done", "esac", "endif", "end if", "return ", "SELECT ", "INSERT INTO ", "CREATE TABLE ")  # fmt: skip
+               "def ", "async def ", "import java", "using namespace", "elif ", "SELECT ", "INSERT INTO ", "CREATE TABLE ",
+               "except:\n", "finally:\n", "try:\n", "else:\n", "done\n", "esac\n", "endif\n")  # fmt: skip
 
 
 class Characters(NamedTuple):
@@ -90,7 +89,7 @@ def _most_lines(data: Any, offsets: Any) -> int:
 
 
 @kernel
-def point_at(data: Any, i: int, last: int) -> tuple[int, int]:
+def point_at(data: Any, i: int, last: int) -> tuple[Any, int]:
     """The code point at a byte of data[:last] and how many bytes it has; U+FFFD and 1 where there is no valid one."""
     b = np.int64(data[i])
     if b < 0x80:
@@ -224,7 +223,7 @@ def finish(value: Any, bucket: Any) -> Any:
 
 
 @kernel
-def _kind(data: Any, begin: int, end: int, t: Characters, fence: int) -> tuple[int, int]:
+def _kind(data: Any, begin: int, end: int, t: Characters, fence: int) -> tuple[int, Any]:
     """The kind of a line, and the character of the fence that is open after it (0: none)."""
     a, column = begin, 0
     while a < end and (data[a] == 32 or data[a] == 9):
@@ -256,17 +255,13 @@ def _kind(data: Any, begin: int, end: int, t: Characters, fence: int) -> tuple[i
 @kernel
 def _code_between(kind: Any, number: int) -> None:
     """A line between two lines of code is one (blank lines do not count)."""
-    before = after = -1
+    older = old = -1  # the two lines before
     for k in range(number):
         if kind[k] & BLANK:
             continue
-        if kind[k] & CODE:
-            if before >= 0 and after == before:
-                kind[before] |= CODE
-            before, after = -1, k
-        elif after >= 0:  # the line after one of code
-            before = after = k if before < 0 and kind[after] & CODE else -1
-            after = before
+        if older >= 0 and kind[k] & CODE and kind[older] & CODE:
+            kind[old] |= CODE
+        older, old = old, k
 
 
 @kernel
@@ -306,12 +301,9 @@ def _is_code(data: Any, a: int, end: int, t: Characters) -> bool:
         k = 0
         while t.beginnings[r, k] > 0 and a + k < end and data[a + k] == t.beginnings[r, k]:
             k += 1
-        if t.beginnings[r, k] == 0:
-            whole = a + k == end  # a word such as "fi" must be the line; "def " must not
-            word = 97 <= data[a] <= 122 and data[a + k - 1] != 32
-            if whole if word and data[a + k - 1] != 58 else True:
-                return not (data[a] == 60 and k == 2 and a + 2 < end and data[a + 2] == 60)
-    brackets = equals = arrows = 0
+        if t.beginnings[r, k] == 0 or (t.beginnings[r, k] == 10 and a + k == end):
+            return True
+    brackets = equals = arrows = blanks = 0
     for i in range(a, end):
         b = data[i]
         if b == 58 and i + 2 < end and data[i + 1] == 47 and data[i + 2] == 47:
@@ -322,6 +314,8 @@ def _is_code(data: Any, a: int, end: int, t: Characters) -> bool:
             equals += 1
             if i > a + 1 and after == 61 and before == 61:
                 equals -= 1
+        elif b == 32:
+            blanks += 1
         elif b == 40 or b == 41 or b == 91 or b == 93 or b == 123 or b == 125:
             brackets += 1
             if b == 40 and after == 41 and _in_word(before):
@@ -335,7 +329,7 @@ def _is_code(data: Any, a: int, end: int, t: Characters) -> bool:
     final = data[end - 1]
     if final == 123 or final == 125:
         return True
-    if final == 59 and (brackets > 0 or equals > 0):
+    if final == 59 and (brackets > 0 or equals > 0 or blanks < 2):
         return True
     return arrows > 0 or (equals > 0 and not _is_rule(data, a, end))
 
@@ -401,13 +395,14 @@ def total_lines(data: Any, offsets: Any) -> int:
 @inlined
 def _holds(keys: Any, low: int, high: int, key: Any) -> bool:
     """Whether ascending keys[low:high] hold a key."""
+    stop = high
     while low < high:
         middle = (low + high) >> 1
         if keys[middle] < key:
             low = middle + 1
         else:
             high = middle
-    return low < len(keys) and keys[low] == key
+    return low < stop and keys[low] == key
 
 
 @kernel
