@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from pipelines.mixture import ONE, Ints, Node, build_tree, descend, leaves, path
 VERSION = 1
 
 Pairs = tuple[tuple[str, float], ...]
+
+_COUNT = re.compile("[1-9][0-9]*")
 
 
 class ScheduleError(Exception):
@@ -69,6 +72,49 @@ class ScheduleConfig:
 
     phases: tuple[Phase, ...]
     seed: int = 0
+
+
+def copies(source: str) -> int:
+    """How often the documents of a source are wanted: n for a name that ends in "-xn" (route.route_by_cluster_size), else 1."""
+    name, _, number = source.rpartition("-x")
+    return int(number) if name and _COUNT.fullmatch(number) else 1
+
+
+def with_copies(source_tokens: Mapping[str, int]) -> dict[str, int]:
+    """The tokens of each source times its copies: as weights, they read "web-x5" five times as often as "web".
+
+    Where a schedule is a function of the tokens there are, as recipes.web.one_epoch, it becomes one of the corpus with its
+    copies written out: `one_epoch(with_copies(source_tokens))`.
+    """
+    return {source: tokens * copies(source) for source, tokens in source_tokens.items()}
+
+
+def rehydrated(cfg: ScheduleConfig, source_tokens: Mapping[str, int]) -> ScheduleConfig:
+    """`cfg` with the weight of each source shared out among its parts ("web" among "web", "web-x2", "web-x5") by `with_copies`.
+
+    The weight of the source as a whole stays. A bound on its epochs is one of the source with its copies written out: 2 lets a
+    document of "web-x5" be read ten times. A source of which a phase names a part "-xn" itself is left as it is there. Raises
+    ScheduleError for a source that is not there.
+    """
+    wanted, parts = with_copies(source_tokens), dict[str, list[str]]()
+    for source in sorted(source_tokens):
+        parts.setdefault(source.rpartition("-x")[0] if copies(source) > 1 else source, []).append(source)
+
+    def shared(phase: Phase) -> Phase:
+        given, weights, bounds = dict(phase.weights), dict[str, float](), dict[str, float]()
+        for source, weight in given.items():
+            here = parts.get(source, [])
+            if not here or any(part in given for part in here if part != source):
+                here = [source]
+            if missing := [part for part in here if part not in source_tokens]:
+                raise ScheduleError(_unknown(f"phase {phase.name!r}", missing[0], source_tokens))
+            total = sum(wanted[part] for part in here)
+            weights |= {part: weight * wanted[part] / total if total else weight for part in here}
+            if (bound := phase.cap(source)) is not None:
+                bounds |= {part: bound * (copies(part) / copies(source)) for part in here}
+        return replace(phase, weights=weights, max_epochs=bounds or None)
+
+    return replace(cfg, phases=tuple(shared(phase) for phase in cfg.phases))
 
 
 @dataclass(frozen=True)
@@ -360,11 +406,13 @@ def _check_phase(phase: Phase, source_tokens: Mapping[str, int]) -> None:
     caps = dict(phase.max_epochs) if isinstance(phase.max_epochs, tuple) else {}
     for source in [*weights, *caps]:
         if source not in source_tokens:
-            raise ScheduleError(
-                f"{name}: source {source!r} is not in the shards; they have {', '.join(sorted(source_tokens)) or 'none'}"
-            )
+            raise ScheduleError(_unknown(name, source, source_tokens))
         if weights.get(source) and source_tokens[source] < 1:
             raise ScheduleError(f"{name}: source {source!r} has weight {weights[source]:g} and no tokens; give it the weight 0")
+
+
+def _unknown(where: str, source: str, source_tokens: Mapping[str, int]) -> str:
+    return f"{where}: source {source!r} is not in the shards; they have {', '.join(sorted(source_tokens)) or 'none'}"
 
 
 def _compile_phase(phase: Phase, read: Mapping[str, int]) -> _Compiled:
