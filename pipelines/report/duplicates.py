@@ -29,7 +29,8 @@ def s_curve(
 ) -> Markup:
     """Shares of pairs over their similarity: predicted and observed to meet in a bucket, and observed not to be both kept.
 
-    `predicted` from the least similarity to 1, at least two points; the threshold is a vertical line.
+    `predicted` from the least similarity to 1, at least two points; the threshold is a vertical line, and only from there on
+    should not both be kept.
     """
     left, right, top, bottom = 40.0, 12.0, (66.0 if width < _NARROW else 30.0), 40.0
     height = top + bottom + (190.0 if width < _NARROW else 230.0)
@@ -62,10 +63,9 @@ def s_curve(
             title = f"{p.share:.1%} of {p.number:,} pairs about {p.x:.3f} {name} ({p.low:.1%} to {p.high:.1%})"
             parts.append(line(at, y(p.high), at, y(p.low), f"whisker {kind}-line"))
             parts.append(el("circle", el("title", title), cx=at, cy=y(p.share), r=4.0, class_=kind))
-    words = "; ".join(
-        f"at {s.x:.2f} {s.share:.0%} share a bucket, {g.share:.0%} are not both kept" for s, g in zip(shared, gone, strict=True)
-    )
-    return picture(f"Pairs by similarity: {words}", width, height, *parts, kind="scurve")
+    words = [f"at {p.x:.2f} {p.share:.0%} share a bucket" for p in shared]
+    words += [f"at {p.x:.2f} {p.share:.0%} are not both kept" for p in gone]
+    return picture(f"Pairs by similarity: {'; '.join(words)}", width, height, *parts, kind="scurve")
 
 
 def _key(width: float) -> list[Markup]:

@@ -60,11 +60,12 @@ def alarms(quality: Mapping[str, Any]) -> list[str]:
 
 def _shown(quality: dict[str, Any], masked: Mask, chars: int) -> dict[str, Any]:
     largest = [c | {"text": masked(c["text"])} for c in quality["clusters"]["largest"]]
-    bound = quality["settings"]["quality"]["alarm"]
+    bound, bands = quality["settings"]["quality"]["alarm"], quality["bands"]
+    over = [b for b in bands if b["low"] >= quality["settings"]["threshold"]]
     return quality | {
         "alarms": alarms(quality),
         "alarm": bound,
-        "points": {kind: [_point(b, kind) for b in quality["bands"]] for kind in ("shared", "gone")},
+        "points": {"shared": [_point(b, "shared") for b in bands], "gone": [_point(b, "gone") for b in over]},
         "sizes": [Size(s["least"], s["most"], s["clusters"]) for s in quality["clusters"]["sizes"]],
         "grouped": sum(s["clusters"] for s in quality["clusters"]["sizes"] if s["least"] > 1),
         "largest": largest,
