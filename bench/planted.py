@@ -248,14 +248,20 @@ def base(chosen: Sequence[Pool], draw: Draw, least: int = LEAST) -> Draft:
 # --- edits: each is told what part of the document's n-grams should stay in common ----------------------------------------
 
 
+def edge(pool: Pool) -> int:
+    """Characters' worth of the n-grams that lie across the place where two sentences are parted or joined."""
+    return (NGRAM - 1) * (6 if pool.blank else 1)
+
+
 def without_sentences(draft: Draft, aim: float, draw: Draw) -> Draft:
     """Sentences dropped, at least one, never all."""
     sizes = [len(s) for p in draft.body for s in p]
     left, gone = sum(sizes) * (1 - aim), set[int]()
     for i in draw.shuffled(range(len(sizes)))[:-1]:
-        if sizes[i] / 2 <= left or not gone:
+        cost = sizes[i] + edge(draft.pool)
+        if cost / 2 <= left or not gone:
             gone.add(i)
-            left -= sizes[i]
+            left -= cost
     body, i = [], 0
     for paragraph in draft.body:
         stay = tuple(s for j, s in enumerate(paragraph, i) if j not in gone)
@@ -270,11 +276,12 @@ def with_sentences(draft: Draft, aim: float, draw: Draw) -> Draft:
     body, added = [list(p) for p in draft.body], 0
     while left > 0:
         new = draft.pool.sentences[draw.below(len(draft.pool.sentences))]
-        if added and len(new) / 2 > left:
+        cost = len(new) + edge(draft.pool)
+        if added and cost / 2 > left:
             break
         paragraph = body[draw.below(len(body))]
         paragraph.insert(draw.below(len(paragraph) + 1), new)
-        left -= len(new)
+        left -= cost
         added += 1
     return replace(draft, body=tuple(map(tuple, body)))
 

@@ -43,7 +43,7 @@ def test_extraction_runs_and_scores_the_known_text(data: Path) -> None:
 
 
 def test_signatures_run(data: Path) -> None:
-    check(dedup.run(data, limit=3, repeat=1), "signature", "signature, bytes")
+    check(dedup.signature(data, limit=3, repeat=1), "signature", "signature, bytes")
 
 
 def test_tokens_run(data: Path) -> None:
