@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipelines.kernel import kernel
 
-EDGES = 2 << 20  # that a task holds at a time: about 120 MB with the table of their nodes
+EDGES = 2 << 20  # that a task holds at a time: about 200 MB with the table of their nodes
 BATCH = 1 << 16  # rows of a batch that goes back to Spark
 
 Ids = npt.NDArray[np.int64]
