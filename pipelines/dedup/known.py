@@ -82,7 +82,9 @@ class KnownConfig:
             raise ValueError(f"index is {self.index!r}; it must be a tuple of folders")
 
     def files(self) -> tuple[str, ...]:
-        """The manifests: another index gives another result."""
+        """The manifests: another index gives another result. Raises UserError, before a run begins, where `check` does."""
+        for index in self.index:
+            check(index, self.minhash)
         return tuple(str(Path(index) / MANIFEST) for index in self.index)
 
 

@@ -305,8 +305,10 @@ def test_an_index_of_other_parameters_is_refused_before_any_work(spark: Any, fir
 def test_an_index_is_part_of_the_fingerprint_and_a_missing_one_is_named(first: str, tmp_path: Path) -> None:
     (found,) = config_files(KnownConfig((first,)))
     assert found["path"] == f"{first}/manifest.json"
-    with pytest.raises(UserError, match=f"{tmp_path}/manifest.json"):
+    with pytest.raises(UserError, match=f"{tmp_path}/manifest.json is missing: {tmp_path} holds no complete index"):
         config_files(KnownConfig((str(tmp_path),)))
+    with pytest.raises(UserError, match="made with ngram=5, and is to be searched with ngram=7"):
+        config_files(KnownConfig((first,), minhash=MinhashConfig(ngram=7)))
 
 
 @pytest.mark.parametrize(
@@ -329,7 +331,7 @@ def test_config_out_of_range_is_refused(wrong: dict[str, Any], message: str) -> 
 
 def pipelines(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pipelines", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
 
 
 def dump(path: Path, texts: dict[str, str], host: str) -> Path:
@@ -339,6 +341,7 @@ def dump(path: Path, texts: dict[str, str], host: str) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_second_run_is_held_against_the_index_of_the_first(tmp_path: Path) -> None:
     recipe = f"{ROOT}/tests/recipes/dumps.py:dump"
     old, new = dump(tmp_path / "old.jsonl", OLD, "old"), dump(tmp_path / "new.jsonl", NEW, "new")
