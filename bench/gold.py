@@ -147,7 +147,7 @@ def with_datasketch(gold: Gold) -> Found:
 
 
 def with_datatrove(gold: Gold, work: Path) -> Found:
-    """datatrove's four stages over the same texts."""
+    """datatrove's four stages over the same texts, with its defaults (words as in English) in both languages."""
     texts = work / "texts"
     texts.mkdir(parents=True)
     for part in range(2):

@@ -496,6 +496,7 @@ def write(corpus: Planted, out: Path, workers: int | None = None) -> dict[str, A
 def _write_part(job: tuple[Planted, Path, int, int]) -> int:
     """One file of each; returns the bytes of its texts."""
     corpus, out, index, files = job
+    corpus = _once(corpus)
     places = range(corpus.documents * index // files, corpus.documents * (index + 1) // files)
     size, truth = 0, []
     with (
@@ -509,6 +510,11 @@ def _write_part(job: tuple[Planted, Path, int, int]) -> int:
             truth.append(known)
     pq.write_table(pa.Table.from_pylist(truth, TRUTH), out / "truth" / f"part-{index:05}.parquet")
     return size
+
+
+@cache
+def _once(corpus: Planted) -> Planted:
+    return corpus  # the first that a process is sent: its layout is made once
 
 
 def cores() -> list[int]:
