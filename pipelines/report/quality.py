@@ -13,7 +13,7 @@ from pipelines.rundir import BESIDE, QUALITY, read_json
 
 log = logging.getLogger(__name__)
 
-MOST_ALARMS = 20  # named one by one
+MOST_ALARMS = 5  # named one by one
 
 Mask = Callable[[str | None], str | None]
 

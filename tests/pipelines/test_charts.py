@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from pipelines.report import charts, svg
+from pipelines.report import charts, duplicates, svg
 from pipelines.report.charts import Histogram, Leaving, Level, Series, Stretch
 from pipelines.report.compare import Span, compare
+from pipelines.report.duplicates import Point, Size
 
 HOSTILE = "</text><script>alert('\"&')</script>"
 
@@ -233,3 +234,59 @@ def test_a_short_comparison_loses_nothing(left: str, right: str) -> None:
     rows = compare(left, right, 1000)
     assert "".join(s.text for row in rows for s in row.left) == left
     assert "".join(s.text for row in rows for s in row.right) == right
+
+
+CURVE = [(0.4 + 0.006 * k, (k / 100) ** 2) for k in range(101)]
+
+
+@pytest.mark.parametrize("width", [820, 340])
+def test_observed_shares_stand_where_the_predicted_line_would_pass(width: int) -> None:
+    points = [Point(0.4, 0.0, 0.0, 0.2, 5), Point(0.7, 0.25, 0.1, 0.5, 10), Point(1.0, 1.0, 0.9, 1.0, 20)]
+    picture = duplicates.s_curve(CURVE, points, points[2:], 0.75, width)
+    line = [tuple(map(float, p.split())) for p in (shapes(picture, "path", "line")[-1].get("d") or "")[1:].split("L")]
+    by_x = {round(0.4 + 0.006 * k, 3): at for k, at in enumerate(line)}
+    dots = [e for e in shapes(picture, "circle", "kept") if e.find("title") is not None]
+    for dot, p in zip(dots, points, strict=True):
+        assert numbers(dot, "cx", "cy") == pytest.approx((by_x[p.x][0] - 2.5, by_x[p.x][1]), abs=0.06)
+    whiskers = [numbers(e, "y1", "y2") for e in shapes(picture, "line", "whisker")]
+    tall = line[0][1] - line[-1][1]
+    assert [(below - above) / tall for above, below in whiskers] == pytest.approx([0.2, 0.4, 0.1, 0.1], abs=0.002)
+    assert "25.0% of 10 pairs about 0.700 share a bucket (10.0% to 50.0%)" in [d[0].text for d in dots]
+    assert len([e for e in shapes(picture, "circle", "dropped") if e.find("title") is not None]) == 1
+
+
+@pytest.mark.parametrize("threshold", [0.4, 0.75, 0.99, 1.0])
+@pytest.mark.parametrize("width", [820, 340])
+def test_the_threshold_is_named_inside_of_the_picture(width: int, threshold: float) -> None:
+    picture = duplicates.s_curve(CURVE, [], [], threshold, width)
+    named = [e for e in shapes(picture, "text") if (e.text or "").startswith("threshold")]
+    assert len(named) == (threshold > 0.4)
+    for e in named:
+        (x,), room = numbers(e, "x"), svg.text_width(e.text or "")
+        assert (
+            0
+            <= (x if e.get("text-anchor") != "end" else x - room)
+            <= width - room + (room if e.get("text-anchor") == "end" else 0)
+        )
+
+
+def test_a_column_grows_by_the_same_with_each_power_of_ten() -> None:
+    sizes = [Size(1, 1, 1000), Size(2, 2, 100), Size(3, 3, 10), Size(4, 7, 1), Size(8, 15, 0)]
+    picture = duplicates.cluster_sizes(sizes, 820)
+    high = [numbers(e, "height")[0] for e in [*shapes(picture, "rect", "kept"), *shapes(picture, "rect", "dropped")]]
+    assert high[0] - high[1] == pytest.approx(high[1] - high[2], abs=0.02) == pytest.approx(high[2] - high[3], abs=0.02)
+    assert high[3] > 0
+    assert high[4] == 0
+    assert "1 of 4\u20137" in (ET.fromstring(picture).get("aria-label") or "")
+
+
+@pytest.mark.parametrize("sizes", [[], [Size(1, 1, 0)], [Size(2**k, 2 ** (k + 1) - 1, 10**9 // 2**k) for k in range(24)]])
+def test_columns_stay_inside_however_many_there_are(sizes: list[Size]) -> None:
+    for width in (820, 340):
+        picture = duplicates.cluster_sizes(sizes, width)
+        for e in shapes(picture, "rect"):
+            x, wide = numbers(e, "x", "width")
+            assert 0 <= x <= x + wide <= width
+        labels = sorted(numbers(e, "x")[0] for e in shapes(picture, "text", "faint") if e.get("text-anchor") == "middle")
+        longest = max((svg.text_width(s.label) for s in sizes), default=0)
+        assert all(b - a >= longest for a, b in pairwise(labels))

@@ -22,7 +22,7 @@ from pipelines.filter.url import UrlConfig, url_filter
 from pipelines.privacy.pii import PiiConfig, mask_pii
 from pipelines.read.jsonl import JsonlConfig, read_jsonl
 from pipelines.recipe import Input, Recipe, Stage, batch_stage
-from pipelines.report.facts import smooth, thin
+from pipelines.report.facts import gather, smooth, thin
 from pipelines.run import make_plan
 from pipelines.rundir import RunDir, write_json
 from pipelines.schedule import Phase, ScheduleConfig, compile_schedule, write_schedule
@@ -280,7 +280,7 @@ def test_personal_data_is_nowhere_on_the_page(html: str) -> None:
 
 def test_it_is_small_and_the_same_every_time(run: RunDir, html: str) -> None:
     assert len(html.encode()) < 200_000
-    assert report.render(report.gather(run)) == html
+    assert report.render(gather(run)) == html
 
 
 def test_the_same_documents_are_shown_however_the_tables_are_cut(run: RunDir, html: str, tmp_path: Path) -> None:
@@ -336,6 +336,140 @@ def test_a_ledger_that_does_not_balance_is_said_loudly(run: RunDir, tmp_path: Pa
     assert "accounted for" not in page["top"]
 
 
+def share(value: float | None, low: float = 0.0, high: float = 1.0) -> dict[str, Any]:
+    return {"share": value, "low": low, "high": high, "number": 50.0}
+
+
+def shown_document(text: str, url: str | None = None) -> dict[str, Any]:
+    return {"doc_id": "00" * 16, "source": "web", "url": url, "lang": "en", "text": text, "text_chars": len(text)}
+
+
+QUALITY_OF_MANY: dict[str, Any] = {
+    "fingerprint": "f00d",
+    "stage": "near_duplicates",
+    "settings": {
+        "threshold": 0.75, "measure": "jaccard", "covered": False, "bands": 14, "rows": 8,
+        "quality": {"floor": 0.4, "alarm": 0.9, "host_documents": 100},
+    },
+    "documents": 500_000,
+    "removed": 120_000,
+    "sample": {"documents": 15_625, "bytes": 9_000_000, "classes": 32, "pairs": 4321},
+    "curve": [[0.4 + 0.01 * k, k / 60] for k in range(61)],
+    "bands": [
+        {"low": 0.4, "high": 0.5, "pairs": 1200, "estimated": 80_000.4, "similarity": 0.44, "predicted": 0.02,
+         "shared": share(0.03, 0.02, 0.04), "gone": share(0.31, 0.28, 0.34)},
+        {"low": 0.75, "high": 0.8, "pairs": 321, "estimated": 12_000.0, "similarity": 0.77, "predicted": 0.86,
+         "shared": share(0.85, 0.81, 0.88), "gone": share(0.982, 0.96, 0.99)},
+    ],
+    "recall": {"share": share(0.982, 0.96, 0.99), "pairs": 321, "missed": 6, "estimated": 220.0},
+    "precision": {"share": share(0.999, 0.99, 1.0), "checked": 1000, "below": 1, "least": 0.61, "differs": 0, "unknown": 0},
+    "examples": {
+        "removed": [
+            {"similarity": 0.8, "left": shown_document(PLAIN + "red", URL), "right": shown_document(PLAIN + "blue")},
+            {"similarity": 1.0, "left": shown_document(PLAIN), "right": shown_document(PLAIN)},
+        ],
+        "missed": [
+            {"similarity": 0.77, "left": shown_document(HOSTILE), "right": shown_document("write someone@missed.example")},
+        ],
+    },
+    "clusters": {
+        "sizes": [
+            {"least": 1, "most": 1, "clusters": 300_000, "documents": 300_000},
+            {"least": 8, "most": 15, "clusters": 4000, "documents": 40_000},
+        ],
+        "largest": [
+            {"size": 9000, **shown_document(HOSTILE + " someone@cluster.example", URL), "hosts": 40, "text_chars": 7000,
+             "places": [{"source": "web", "host": "<b>host</b>.example", "documents": 8000}]},
+        ],
+    },
+    "sources": [
+        {"source": "spam<i>", "documents": 1000, "removed": 990, "share": 0.99},
+        {"source": "web", "documents": 499_000, "removed": 119_010, "share": 0.2385},
+    ],
+    "hosts": {
+        "number": 900, "alarms": 35,
+        "first": [{"source": "web", "host": f"mirror{k}.example", "documents": 200, "removed": 199, "share": 0.995}
+                  for k in range(30)],
+    },
+    "hot_buckets": {"number": 3, "members": 5000, "most": 4000, "first": [{"key": -77, "members": 4000}]},
+}  # fmt: skip
+
+
+def with_quality(run: RunDir, tmp_path: Path, **changed: Any) -> RunDir:
+    copy = copied(run, tmp_path)
+    (folder,) = copy.path.glob("01-near_duplicates-*")
+    (folder / "_beside").mkdir()
+    write_json(folder / "_beside" / "quality.json", QUALITY_OF_MANY | changed)
+    return copy
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        "Of 500,000 documents it removed 120,000 (24.0%)",
+        "Of the pairs that are so much alike, 1.8% were both kept.",
+        "98.2%96.0% to 99.0%; 321 pairs, 6 missed",
+        "99.9%99.0% to 100.0%; 1,000 checked",
+        "0.6100.75 is asked",
+        "3the greatest of 4,000 documents",
+        "All pairs of 15,625 sampled documents, drawn so that similar ones come together (one of 32 classes)",
+        "0.40\u20130.50 1,200 80,000 2.0% 3.0% 2.0% to 4.0% 31.0%".replace(" ", ""),
+        "4,000 of more than one document",
+        "9,000 documents of 40 sources and hosts: web <b>host</b>.example 8,000, and 39 more",
+        "hosts of more than 100 documents: 900, 35 above the alarm",
+        "buckets that were too great to be paired completely: 3, of 5,000 documents in all",
+        "Jaccard similarity 1.000; the texts are equal",
+        "1 of 6 in the sample",
+        "Source spam<i> loses 990 of 1,000 documents (99.0%, the alarm is at 90%).",
+        "31 more lose above 90% of their documents.",
+        "1 of 1,000 removed documents are less like their survivors than the threshold 0.75; the least has 0.610.",
+    ],
+)
+def test_how_good_removal_was_is_on_the_page(run: RunDir, tmp_path: Path, fact: str) -> None:
+    said = Page(written(with_quality(run, tmp_path)))["duplicates"]
+    assert fact in said or fact in said.replace(" ", "")
+
+
+def test_pairs_of_a_measured_stage_are_its_sample_and_stay_text(run: RunDir, tmp_path: Path) -> None:
+    html = written(with_quality(run, tmp_path))
+    page = Page(html)
+    assert "0.913" not in page["duplicates"]
+    assert "<mark>red</mark>" in html
+    assert "someone@" not in html
+    assert HOSTILE in page["duplicates"]
+    assert {tag for tag, _ in page.tags} & {"script", "img", "i"} == set()
+    alarmed = [a for tag, a in page.tags if tag == "tr" and a.get("class") == "alarmed"]
+    assert len(alarmed) == 31
+
+
+def test_alarms_are_printed_where_the_report_is_made(
+    run: RunDir, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = with_quality(run, tmp_path)
+    assert main(["report", str(copy.path)]) == 0
+    assert "near_duplicates: source spam<i> loses 990 of 1,000 documents (99.0%, the alarm is at 90%)" in caplog.messages
+    assert [r.levelname for r in caplog.records] == ["WARNING"] * 7
+    capsys.readouterr()
+
+
+def test_a_stage_that_found_nothing_is_measured_too(run: RunDir, tmp_path: Path) -> None:
+    nothing: dict[str, Any] = {
+        "removed": 0,
+        "bands": [],
+        "sources": [],
+        "hot_buckets": None,
+        "hosts": {"number": 0, "alarms": 0, "first": []},
+        "recall": {"share": share(None), "pairs": 0, "missed": 0, "estimated": 0.0},
+        "precision": {"share": share(None), "checked": 0, "below": 0, "least": None, "differs": 0, "unknown": 0},
+        "examples": {"removed": [], "missed": []},
+        "clusters": {"sizes": [{"least": 1, "most": 1, "clusters": 0, "documents": 0}], "largest": []},
+    }
+    page = Page(written(with_quality(run, tmp_path, **nothing)))
+    assert "no pair so much alike" in page["duplicates"]
+    assert "nothing to check" in page["duplicates"]
+    assert "not recorded" in page["duplicates"]
+
+
 def test_smoothing_and_thinning_keep_the_ends() -> None:
     points = [(float(i), float(i % 2)) for i in range(1001)]
     assert smooth(points)[-1] == (1000.0, 0.5)
@@ -372,7 +506,9 @@ onload = () => {{
 @pytest.mark.browser
 @pytest.mark.skipif(not CHROME, reason="no Chromium or Chrome on the PATH; install one (Debian: apt-get install chromium)")
 def test_a_real_browser_shows_every_section_at_desk_and_phone_width(run: RunDir, tmp_path: Path) -> None:
-    frames = "".join(f'<iframe width={w} height=900 src="{run.report.as_uri()}"></iframe>' for w in (1280, 390))
+    shown_run = with_quality(run, tmp_path)
+    report.write(shown_run)
+    frames = "".join(f'<iframe width={w} height=900 src="{shown_run.report.as_uri()}"></iframe>' for w in (1280, 390))
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(frames=frames))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--enable-logging=stderr"]
