@@ -1,6 +1,6 @@
 """Counts of 64-bit hashes over a corpus, without a row of Spark a hash: they travel packed, thousands in a row.
 
-    entries of a partition -> sorted, equal ones merged -> a row a bucket | shuffle by bucket | merged once more -> who is frequent
+    entries of a partition -> sorted, equal ones merged -> a row a bucket | shuffle by bucket | merged again -> who is frequent
 
 A bucket is the top bits of the hash. A task holds the entries of its partition up to a bound, and then of one bucket (but for
 small ones together): the distinct hashes of a corpus over BUCKETS.
@@ -62,7 +62,7 @@ def over_buckets(packed: DataFrame, width: int, made: Callable[[Entries], pa.Rec
 
 
 def bitmaps(packed: DataFrame, width: int, wanted: list[Callable[[Entries], npt.NDArray[np.bool_]]], bits: int) -> list[Bits]:
-    """For each of `wanted` 2**bits bits, in which the top `bits` bits of the hashes wanted are set: filters that may say yes wrongly.
+    """For each of `wanted` 2**bits bits, the top `bits` bits of each hash wanted set: filters that may say yes wrongly.
 
     Each bucket makes its own part, so that the driver gets at most 2**bits / 8 bytes for each, whatever the corpus.
     """
@@ -129,7 +129,7 @@ def merge(entries: Entries) -> Entries:
 
 
 def whole_groups(batches: Iterator[pa.RecordBatch], column: str, most: int = 0) -> Iterator[pa.RecordBatch]:
-    """The rows in batches that end where a value of `column`, by which they are grouped, ends; of `most` bytes or little more."""
+    """The rows in batches that end where a value of `column`, by which they are grouped, ends; `most` bytes or some more."""
     held: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:

@@ -16,8 +16,8 @@ from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import BinaryType, IntegerType, StructField, StructType
 
 from pipelines.dedup.components import cut
-from pipelines.dedup.counting import bits_for, bitmaps, blobs, entries_of, packed_counts, values, whole_groups
-from pipelines.dedup.decide import undecided, with_decision
+from pipelines.dedup.counting import bitmaps, bits_for, blobs, entries_of, packed_counts, values, whole_groups
+from pipelines.dedup.decide import undecided, wide_batches, with_decision
 from pipelines.dedup.kernels.spans import (
     assemble,
     count_anchors,
@@ -42,7 +42,7 @@ _SMALL = 50_000  # documents whose spans are sent to every task instead of shuff
 
 @dataclass(frozen=True)
 class SubstringsConfig:
-    """`tokens`: the shortest span that counts (50 as Lee et al. 2022, arXiv 2107.06499, who count BPE tokens; see kernels/spans.py).
+    """`tokens` of the shortest span that counts (kernels/spans.py); Lee et al. 2022 (arXiv 2107.06499) take 50 of BPE.
 
     `within`: a repeat in the same document counts too. `action` "report" leaves the texts as they are: the columns and the
     table beside say what a cut would take. `order`: the best document keeps a span, in it the first place. A document that
@@ -79,7 +79,7 @@ def repeated_substrings(df: DataFrame, cfg: SubstringsConfig) -> Table:
 
     Drops `repeated_substrings.left` (characters left, min_left) and `repeated_substrings.share`. Beside: `spans`, a row each
     with `doc_id`, `start` and `end` in characters of the text as it was, `tokens`, and `duplicate_of`, the document with the
-    first place of the window that covers the span's begin. Marks and blanks around a cut go with it where they would hang loose.
+    first place of the window that covers the span's begin. Marks and blanks around a cut go too where they would hang loose.
 
     Exact but for equal 128-bit hashes of different windows. Expects each doc_id once (rows that share one share its fate), and
     reads `df` three times, so pass a materialised table. To the driver come numbers and a bitmap of a bounded size. Of
@@ -87,7 +87,8 @@ def repeated_substrings(df: DataFrame, cfg: SubstringsConfig) -> Table:
     """
     df = with_decision(df)
     live = df.where(undecided() & F.col("text").isNotNull())
-    spans = cut(_spans(live, cfg))
+    with wide_batches(df.sparkSession):
+        spans = cut(_spans(live, cfg))
     few = spans.count() <= _SMALL
     marked = df.select("*", undecided().alias("_live")).join(F.broadcast(spans) if few else spans, "doc_id", "left")
     marked = marked.withColumn("_touched", F.col("_live") & F.col("_first").isNotNull() & F.col("text").isNotNull())
@@ -234,7 +235,7 @@ def _settler(within: bool) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.R
             columns = [_longs(batch.column(c)) for c in ("key", "rank", "start")]
             ends = np.cumsum(pc.binary_length(batch.column("windows")).to_numpy().astype(np.int64)) // 16
             hashes = _aligned(batch.column("windows"), 2)
-            found, number, slots = settle(*columns, ends, hashes, within, slots, state)
+            found, number, slots = settle(columns[0], columns[1], columns[2], ends, hashes, within, slots, state)
             yield _rows(found, number, ["rank", "start", "count", "first", "kind"])
 
     return work
@@ -243,7 +244,8 @@ def _settler(within: bool) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.R
 def _assembler(size: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for group in whole_groups(batches, "rank"):
-            found, number = assemble(*[_longs(c) for c in group.columns], size)
+            ranks, starts, counts, firsts, kinds = map(_longs, group.columns)
+            found, number = assemble(ranks, starts, counts, firsts, kinds, size)
             yield _rows(found, number, ["rank", "a", "b", "first", "relied"])
 
     return work

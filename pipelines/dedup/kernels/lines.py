@@ -20,9 +20,9 @@ from pipelines.kernel import inlined, kernel
 BLANK, CODE, ENTRY = 1, 2, 4
 _BUCKET = np.uint64(0x9E3779B97F4A7C15)
 # What a line of code begins with, or, where a newline ends it, is.
-_BEGINNINGS = ("#include", "#define", "#ifdef", "#ifndef", "#endif", "#!/", "//", "/*", "*/", "<?", "</", "<!", ">>> ", "$ ", "@@ ",
-               "def ", "async def ", "import java", "using namespace", "elif ", "SELECT ", "INSERT INTO ", "CREATE TABLE ",
-               "except:\n", "finally:\n", "try:\n", "else:\n", "done\n", "esac\n", "endif\n")  # fmt: skip
+_BEGINNINGS = ("#include", "#define", "#ifdef", "#ifndef", "#endif", "#!/", "//", "/*", "*/", "<?", "</", "<!", ">>> ", "$ ",
+               "@@ ", "def ", "async def ", "import java", "using namespace", "elif ", "SELECT ", "INSERT INTO ",
+               "CREATE TABLE ", "except:\n", "finally:\n", "try:\n", "else:\n", "done\n", "esac\n", "endif\n")  # fmt: skip
 
 
 class Characters(NamedTuple):
@@ -288,7 +288,7 @@ def _is_entry(data: Any, a: int, end: int) -> bool:
             i += 1  # one letter
             if i < end and data[i] == 46:
                 return False  # an initial: "A. Smith"
-        if i == digits or i == end or not (data[i] == 46 or data[i] == 41):
+        if i in (digits, end) or not (data[i] == 46 or data[i] == 41):
             return False
         i += 1
     return a < i < end and (data[i] == 32 or data[i] == 9 or data[i] == 0xC2 or data[i] == 0xE3)
@@ -320,12 +320,12 @@ def _is_code(data: Any, a: int, end: int, t: Characters) -> bool:
             brackets += 1
             if b == 40 and after == 41 and _in_word(before):
                 return True  # a call: f()
-        elif (b == 62 and before == 45 and i > a + 1 and _in_word(data[i - 2]) and _in_word(after)) or (
-            b == 58 and after == 58 and _in_word(before) and i + 2 < end and _in_word(data[i + 2])
-        ):
-            arrows += 1
-        elif (b == 38 or b == 124) and after == b and before == 32 and i + 3 < end and data[i + 2] == 32:
-            arrows += 1
+        elif b == 62 and before == 45 and i > a + 1:
+            arrows += _in_word(data[i - 2]) and _in_word(after)
+        elif b == 58 and after == 58 and i + 2 < end:
+            arrows += _in_word(before) and _in_word(data[i + 2])
+        elif (b == 38 or b == 124) and after == b and i + 3 < end:
+            arrows += before == 32 and data[i + 2] == 32
     final = data[end - 1]
     if final == 123 or final == 125:
         return True
@@ -335,7 +335,7 @@ def _is_code(data: Any, a: int, end: int, t: Characters) -> bool:
 
 
 @inlined
-def _in_word(b: Any) -> bool:
+def _in_word(b: Any) -> Any:
     return 97 <= b <= 122 or 65 <= b <= 90 or 48 <= b <= 57 or b == 95
 
 

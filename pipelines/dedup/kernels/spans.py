@@ -1,7 +1,8 @@
 """Repeated spans of tokens, in kernels: tokens, winnowing anchors, windows and their first places, and the cut.
 
-A token is a run of letters, digits and `_` with the marks on them; a character of a script without blanks (Han, kana, Thai, Lao,
-Khmer, Burmese) is one by itself. Tokens are compared in lower case and Unicode's form NFD; what stands between them is free.
+A token is a run of letters, digits and `_` with the marks on them; a character of a script without blanks (Han, kana, Thai,
+Lao, Khmer, Burmese) is one by itself. Tokens are compared in lower case and Unicode's form NFD;
+what stands between them is free.
 """
 
 from __future__ import annotations
@@ -106,9 +107,9 @@ def _power(base: Any, exponent: int) -> Any:
 
 @kernel
 def _anchors(one: Any, n: int, size: int, gram: Any, place: Any) -> int:
-    """For each window of `size` tokens the place of its anchor, the least hash of the size // 2-grams in it, the last of equals.
+    """For each window of `size` tokens the place of its anchor: the least hash of its (size // 2)-grams, the last of equals.
 
-    Equal windows have equal anchors at the same distance (winnowing: Schleimer, Wilkerson, Aiken 2003). Returns how many windows.
+    Equal windows have equal anchors at the same distance (winnowing: Schleimer, Wilkerson, Aiken 2003). Returns their number.
     """
     wide = size // 2
     windows = n - size + 1
@@ -245,9 +246,9 @@ def settle(
 ) -> tuple[Any, int, Any]:
     """Of windows that occur again: rows (rank, first window, how many, rank of the first place, kind), how many, and the table.
 
-    Rows come by key, and within one by rank and place; ends[r] is where the windows of row r end in `hashes`. A window is MARKED
-    where it was seen before (with `within` in the same document too); that first place is RELIED_ON. `state` (3,): stamp of the
-    key, its entries, the key itself; it goes on with the next batch.
+    Rows come by key, and within one by rank and place; ends[r] is where the windows of row r end in `hashes`. A window is
+    MARKED where it was seen before (with `within` in the same document too); that first place is RELIED_ON.
+    `state` (3,), for the next batch: stamp of the key, its entries, the key itself.
     """
     out = np.empty((1024, 5), np.int64)
     made, j = 0, 0
@@ -452,7 +453,7 @@ def _closing(data: Any, b: int, stop: int, table: Any) -> int:
 
 @kernel
 def _seam(data: Any, a: int, a_end: int, b: int, b_end: int, out: Any, at: int, table: Any, stop: int) -> int:
-    """Write the blanks of one side of a cut: those with more ends of lines, else those before; a space where words would join."""
+    """Write the blanks of one side of a cut: with more ends of lines, else those before it; a space where words would join."""
     lines_a = lines_b = 0
     for i in range(a, a_end):
         lines_a += data[i] == 10
