@@ -218,7 +218,8 @@ class Engine:
         for step, schema in zip(self.plan.steps, self.plan.schemas, strict=True):
             folder = self.rundir.table(step)
             if wanted(step, folder) is not None:
-                with watch(self.spark, self.console, f"quality of {step.name}", None, Meter(self.spark)):
+                shown = watch(self.spark, self.console, f"quality of {step.name}", None, Meter(self.spark))
+                with shown, checkpoints(self.spark, self.rundir.path):
                     write_quality(self.spark, step, folder, schema)
 
     def part(self, name: str, folder: Path, want: str, make: Callable[[Engine, Path], None]) -> None:
