@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from pipelines.dedup.candidates import likely, paired, ranked
 from pipelines.dedup.components import connected_components, cut
 from pipelines.dedup.decide import CLUSTER_SIZE, drop, lookup_side, small_side, undecided, with_cluster_size, with_decision
+from pipelines.dedup.estimates import QualityConfig
 from pipelines.dedup.minhash import MinhashConfig
 from pipelines.dedup.order import ORDER
 from pipelines.dedup.verify import EVIDENCE, Measure, Rule, verify
@@ -38,6 +39,7 @@ class NearConfig:
     index each document is paired with that many of the best before it, so that buckets of up to `hubs` + 1 are paired
     completely and greater ones in linear time; these are listed in the table `hot_buckets`. `complete`: so many documents of a
     component are compared each with each, whatever their buckets. `max_rounds`: of the components (components.py).
+    `quality`: how a run measures what was found (quality.py).
     """
 
     threshold: float = 0.75
@@ -48,6 +50,7 @@ class NearConfig:
     hubs: int = 8
     complete: int = 64
     max_rounds: int = 64
+    quality: QualityConfig = field(default_factory=QualityConfig, compare=False)  # decides nothing: not in the fingerprint
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:

@@ -55,7 +55,8 @@ def write_quality(spark: SparkSession, step: Step, folder: Path, schema: pa.Sche
 
 
 def _config(step: Step) -> QualityConfig:
-    return getattr(step.stages[-1].cfg, "quality", None) or QualityConfig()
+    cfg: QualityConfig = step.stages[-1].cfg.quality
+    return cfg
 
 
 def measure_quality(

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from pipelines.dedup.shingles import Hashes, containment, jaccard_at_least, shingle_sets
+from pipelines.dedup.shingles import Hashes, Unit, containment, jaccard_at_least, shingle_sets
 
 Measure = Literal["jaccard", "containment"]
 
@@ -23,7 +23,7 @@ class Rule:
 
     threshold: float
     ngram: int
-    unit: str = "auto"
+    unit: Unit = "auto"
     measure: Measure = "jaccard"
     covered: bool = False
     complete: int = 64  # so many of a component are compared each with each
