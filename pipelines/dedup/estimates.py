@@ -128,15 +128,17 @@ def all_pairs(sample: pa.Table, stage: NearConfig, cfg: QualityConfig) -> Sample
     """The pairs of a sample (schema SAMPLE). Where they are too many, the classes are doubled until they are not."""
     classes = pc.max(sample["classes"]).as_py() or 1
     rows = sample.filter(pc.is_valid(sample["doc_id"])).combine_chunks()
+    sets = shingle_sets(_whole(rows["text"]), stage.minhash.ngram, stage.minhash.unit)
     while True:
         value = rows["value"].to_numpy()
-        sets = shingle_sets(_whole(rows["text"]), stage.minhash.ngram, stage.minhash.unit)
         try:
             pairs = similar_pairs(sets, cfg.floor)
             break
         except TooMany:
             classes *= 2
-            rows = rows.filter(pa.array(value & (classes - 1) == 0)).combine_chunks()
+            stay = value & (classes - 1) == 0
+            rows = rows.filter(pa.array(stay)).combine_chunks()
+            sets = [s for s, stays in zip(sets, stay.tolist(), strict=True) if stays]
     _, inverse, held = np.unique(value, return_inverse=True, return_counts=True)
     members = np.bincount(inverse, rows["members"].to_numpy()) if len(value) else np.empty(0)
     part, of_pair = held / members, (held * (held - 1)) / np.maximum(members * (members - 1), 1)
