@@ -56,8 +56,8 @@ class Bounds:
     alike: int = 40
 
     def __post_init__(self) -> None:
-        if min(self.documents, self.longest, self.alike) < 1 or self.bytes < self.alike * self.longest:
-            raise ValueError(f"{self} holds nothing: each must be at least 1, and bytes at least alike x longest")
+        if self.documents < 0 or min(self.longest, self.alike) < 1 or self.bytes < self.alike * self.longest:
+            raise ValueError(f"{self} holds nothing: each must be positive, and bytes at least alike x longest")
 
 
 @dataclass

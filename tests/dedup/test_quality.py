@@ -33,7 +33,7 @@ from pipelines.dedup.near import NearConfig, near_duplicates
 from pipelines.dedup.quality import measure_quality, wanted
 from pipelines.dedup.sample import COLUMNS, SAMPLE, Bounds, Sampler, least_shingles, merged, sampled
 from pipelines.dedup.shingles import Hashes, jaccard, shingle_sets
-from pipelines.recipe import Stage, Step
+from pipelines.recipe import Recipe, Stage, Step, steps, with_settings
 from pipelines.report.quality import qualities
 from pipelines.rundir import BESIDE, QUALITY
 
@@ -457,6 +457,21 @@ def test_it_is_measured_once_and_again_for_other_settings(tmp_path: Path) -> Non
     assert wanted(step, tmp_path) is None
     assert wanted(replace(step, fingerprint="beef"), tmp_path) not in (None, want)
     assert wanted(Step(0, (), (), "f00d"), tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "measures"),
+    [("alarm=0.5", True), ("sample.documents=100", True), ("sample.documents=0", False)],
+)
+def test_its_settings_are_reached_from_the_command_line_and_repeat_no_stage(
+    setting: str, measures: bool, tmp_path: Path
+) -> None:
+    recipe = Recipe("one", (), (Stage(near_duplicates, NearConfig()),))
+    changed = with_settings(recipe, [f"near_duplicates.quality.{setting}"])
+    ((before,), (after,)) = (steps(r, []) for r in (recipe, changed))
+    assert before.fingerprint == after.fingerprint
+    assert (wanted(after, tmp_path) is not None) == measures
+    assert wanted(after, tmp_path) != wanted(before, tmp_path)
 
 
 @pytest.mark.parametrize(
