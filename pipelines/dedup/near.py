@@ -23,7 +23,7 @@ from pipelines.dedup.decide import CLUSTER_SIZE, drop, lookup_side, small_side, 
 from pipelines.dedup.estimates import QualityConfig
 from pipelines.dedup.minhash import MinhashConfig
 from pipelines.dedup.order import ORDER
-from pipelines.dedup.verify import EVIDENCE, Measure, Rule, verify
+from pipelines.dedup.verify import EVIDENCE, Linkage, Measure, Rule, verify
 from pipelines.recipe import Table, table_stage
 from pipelines.spark import to_spark_schema
 
@@ -35,11 +35,13 @@ class NearConfig:
     """`threshold`: least exact similarity with the survivor at which a document goes; of Jaccard, or of containment.
 
     .75 is what FineWeb aims its 14 bands of 8 at (Penedo et al. 2024). `order`: the best document survives (order.py).
-    `covered`: a document goes only if each run of three units of its text is in the survivor's too. `hubs`: in a bucket of the
-    index each document is paired with that many of the best before it, so that buckets of up to `hubs` + 1 are paired
-    completely and greater ones in linear time; these are listed in the table `hot_buckets`. `complete`: so many documents of a
-    component are compared each with each, whatever their buckets. `max_rounds`: of the components (components.py).
-    `quality`: how a run measures what was found (quality.py).
+    `covered`: a document goes only if each run of three units of its text is in the survivor's too. `linkage`: "complete" asks
+    that it be as much like each that went for the same survivor, so that any two of a cluster are alike; fewer go.
+
+    `hubs`: in a bucket of the index each document is paired with that many of the best before it, so that buckets of up to
+    `hubs` + 1 are paired completely and greater ones in linear time; these are listed in the table `hot_buckets`. `complete`:
+    so many documents of a component are compared each with each, whatever their buckets. `max_rounds`: of the components
+    (components.py). `quality`: how a run measures what was found (quality.py).
     """
 
     threshold: float = 0.75
@@ -47,6 +49,7 @@ class NearConfig:
     order: tuple[str, ...] = ORDER
     measure: Measure = "jaccard"
     covered: bool = False
+    linkage: Linkage = "star"
     hubs: int = 8
     complete: int = 64
     max_rounds: int = 64
@@ -55,8 +58,9 @@ class NearConfig:
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}; it must be in (0, 1]")
-        if self.measure not in ("jaccard", "containment"):
-            raise ValueError(f"measure is {self.measure!r}; it may be 'jaccard' or 'containment'")
+        for name, known in (("measure", ("jaccard", "containment")), ("linkage", ("star", "complete"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it may be {' or '.join(map(repr, known))}")
         for name, least in (("hubs", 1), ("complete", 0), ("max_rounds", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
@@ -91,7 +95,7 @@ def _verified(df: DataFrame, index: DataFrame, pairs: DataFrame, cfg: NearConfig
     texts = df.where(undecided()).select("doc_id", "text").join(lookup_side(members), "doc_id")
     placed = texts.repartition("component").sortWithinPartitions("component", "rank")
     minhash = cfg.minhash
-    rule = Rule(cfg.threshold, minhash.ngram, minhash.unit, cfg.measure, cfg.covered, cfg.complete)
+    rule = Rule(cfg.threshold, minhash.ngram, minhash.unit, cfg.measure, cfg.covered, cfg.linkage, cfg.complete)
 
     def decide(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return verify(batches, rule)

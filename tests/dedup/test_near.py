@@ -183,7 +183,9 @@ def test_rows_of_one_doc_id_are_not_multiplied(spark):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", [{"threshold": 0.0}, {"threshold": 1.1}, {"hubs": 0}, {"max_rounds": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"threshold": 0.0}, {"threshold": 1.1}, {"hubs": 0}, {"max_rounds": 0}, {"linkage": "x"}, {"measure": "x"}]
+)
 def test_config_out_of_range_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         NearConfig(**wrong)

@@ -53,11 +53,17 @@ def decide(rows, rule, batch_rows=100):
             0.7,
             {"b": ("a", 0.75), "c": ("a", 7 / 8)},
         ),
-        # of two that stay and are like it, the better one is named; the order in which neighbours are listed does not count
+        # of two that stay and are alike like it, the better one is named; the order of the neighbours does not count
         (
             [("k", "a", "1 2 3 4 5 6", ""), ("k", "b", "3 4 5 6 7 8", "a"), ("k", "c", "1 2 3 4 5 6 7 8", "ba")],
             0.7,
             {"c": ("a", 0.75)},
+        ),
+        # of two that are not, the one that is more like it
+        (
+            [("k", "a", "1 2 3 4 5 6", ""), ("k", "b", "2 3 4 5 6 7 8", "a"), ("k", "c", "1 2 3 4 5 6 7 8", "ab")],
+            0.7,
+            {"c": ("b", 7 / 8)},
         ),
         # components do not mix
         ([("k", "a", "1 2 3", ""), ("l", "b", "1 2 3", ""), ("l", "c", "1 2 3", "b")], 0.9, {"c": ("b", 1.0)}),
@@ -86,6 +92,16 @@ def test_every_pair_found_alike_is_evidence_and_one_of_them_names_the_survivor()
     rows = [("k", "a", CHAIN["a"], ""), ("k", "b", CHAIN["b"], "a"), ("k", "c", CHAIN["c"], "b")]
     assert pairs(rows, Rule(0.7, 1)) == {("b", "a"): (0.75, True), ("c", "b"): (0.75, False)}
     assert pairs(rows, Rule(0.5, 1)) == {("b", "a"): (0.75, True), ("c", "a"): (5 / 9, True), ("c", "b"): (0.75, False)}
+
+
+@pytest.mark.parametrize("complete", [3, 64])
+def test_complete_linkage_keeps_what_is_not_like_all_of_the_cluster(complete):
+    # b and c are each like a, not like each other; d is like both of what stays and what went
+    rows = [("k", "a", "1 2 3 4 5 6 7 8", ""), ("k", "b", "1 2 3 4 5 6 7", "a"), ("k", "c", "2 3 4 5 6 7 8", "ab"),
+            ("k", "d", "1 2 3 4 5 6 7 8 9", "abc")]  # fmt: skip
+    star = {"b": ("a", 7 / 8), "c": ("a", 7 / 8), "d": ("a", 8 / 9)}
+    assert decide(rows, Rule(0.76, 1, complete=complete)) == star
+    assert decide(rows, Rule(0.76, 1, linkage="complete", complete=complete)) == {"b": ("a", 7 / 8), "d": ("a", 8 / 9)}
 
 
 def test_containment_is_of_the_smaller_text():
