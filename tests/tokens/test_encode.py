@@ -48,7 +48,7 @@ def test_special_tokens_in_a_text_are_text(cfg: EncodeConfig, special: str) -> N
 def test_chunks_change_nothing(cfg: EncodeConfig, texts: list[str]) -> None:
     whole = [t.tolist() for t in encode_texts(texts, cfg)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK_CHARACTERS", 10)
+        patch.setattr(module, "CHUNK_BYTES", 10)
         assert [t.tolist() for t in encode_texts(texts, cfg)] == whole
 
 
