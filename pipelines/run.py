@@ -213,7 +213,7 @@ class Engine:
 
     def quality(self) -> None:
         """How good the near-duplicate stages were, measured on what they kept and dropped; for the report."""
-        from pipelines.dedup.quality import wanted, write_quality
+        from pipelines.dedup.quality.measure import wanted, write_quality
 
         for step, schema in zip(self.plan.steps, self.plan.schemas, strict=True):
             folder = self.rundir.table(step)
@@ -281,7 +281,7 @@ class Engine:
 
 def make_index(engine: Engine, folder: Path) -> None:
     """The last table as an index, for later dumps; what it holds is held against what the table keeps."""
-    from pipelines.dedup.write_index import write_index
+    from pipelines.dedup.index.write import write_index
 
     plan = engine.plan
     manifest = write_index(engine.rows(), plan.recipe.index, folder, plan.recipe.name, plan.index)

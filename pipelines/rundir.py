@@ -20,7 +20,7 @@ from pipelines.recipe import Recipe, Step
 MANIFEST = "manifest.json"
 HIDDEN_MANIFEST = "_manifest.json"  # in a folder that is read whole: readers of Parquet pass over names that begin with "_"
 BESIDE = "_beside"  # in a step's folder: what its stage found besides the rows (recipe.Table)
-QUALITY = "quality.json"  # below BESIDE: how good near-duplicate removal was (dedup/quality.py)
+QUALITY = "quality.json"  # below BESIDE: how good near-duplicate removal was (dedup/quality/measure.py)
 
 
 class RunDir:

@@ -34,7 +34,7 @@ def _tables() -> None:
 
     from pipelines.dedup.lines import LinesConfig, repeated_lines
     from pipelines.dedup.near import NearConfig, near_duplicates
-    from pipelines.dedup.quality import measure_quality
+    from pipelines.dedup.quality.measure import measure_quality
     from pipelines.dedup.substrings import SubstringsConfig, repeated_substrings
     from pipelines.schema import DROPPED, KEPT
     from pipelines.spark import session, to_spark_schema

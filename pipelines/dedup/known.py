@@ -14,12 +14,13 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.dedup.components import cut
 from pipelines.dedup.decide import drop, lookup_side, undecided, wide_batches, with_decision
-from pipelines.dedup.index import SKETCH, Index, Ints, Latest, check, lookup_keys
+from pipelines.dedup.index.format import SKETCH, Ints, check, lookup_keys
+from pipelines.dedup.index.lookup import Index, Latest
+from pipelines.dedup.index.write import range_of
 from pipelines.dedup.minhash import MinhashConfig, Sketches, estimate, has_shingles, signatures, sketch
+from pipelines.dedup.pairs.components import cut
 from pipelines.dedup.shingles import Hashes, jaccard, shingle_sets
-from pipelines.dedup.write_index import range_of
 from pipelines.manifest import MANIFEST
 from pipelines.recipe import Table, table_stage
 from pipelines.schema import record_batch

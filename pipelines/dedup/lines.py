@@ -15,7 +15,6 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import LongType, StructField, StructType
 
-from pipelines.dedup.components import cut
 from pipelines.dedup.counting import Bits, bitmaps, bits_for, entries_of, is_set, over_buckets, packed_counts
 from pipelines.dedup.decide import drop, undecided, with_decision
 from pipelines.dedup.kernels.lines import (
@@ -29,6 +28,7 @@ from pipelines.dedup.kernels.lines import (
     total_lines,
 )
 from pipelines.dedup.order import ORDER, order_columns, sort_keys
+from pipelines.dedup.pairs.components import cut
 from pipelines.filter.kernels.phrases import text_buffers
 from pipelines.filter.lines import text_array
 from pipelines.kernel import kernel

@@ -17,13 +17,13 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.dedup.candidates import likely, paired, ranked
-from pipelines.dedup.components import connected_components, cut
 from pipelines.dedup.decide import CLUSTER_SIZE, drop, lookup_side, small_side, undecided, with_cluster_size, with_decision
-from pipelines.dedup.estimates import QualityConfig
 from pipelines.dedup.minhash import MinhashConfig
 from pipelines.dedup.order import ORDER
-from pipelines.dedup.verify import EVIDENCE, Linkage, Measure, Rule, verify
+from pipelines.dedup.pairs.candidates import likely, paired, ranked
+from pipelines.dedup.pairs.components import connected_components, cut
+from pipelines.dedup.pairs.verify import EVIDENCE, Linkage, Measure, Rule, verify
+from pipelines.dedup.quality.estimates import QualityConfig
 from pipelines.recipe import Table, table_stage
 from pipelines.spark import to_spark_schema
 

@@ -15,7 +15,6 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import BinaryType, IntegerType, StructField, StructType
 
-from pipelines.dedup.components import cut
 from pipelines.dedup.counting import bitmaps, bits_for, blobs, entries_of, packed_counts, values, whole_groups
 from pipelines.dedup.decide import undecided, wide_batches, with_decision
 from pipelines.dedup.kernels.spans import (
@@ -29,6 +28,7 @@ from pipelines.dedup.kernels.spans import (
 )
 from pipelines.dedup.lines import drop_rest, tables
 from pipelines.dedup.order import ORDER, order_columns, sort_keys
+from pipelines.dedup.pairs.components import cut
 from pipelines.filter.kernels.phrases import text_buffers
 from pipelines.filter.lines import text_array
 from pipelines.recipe import Table, table_stage

@@ -1,4 +1,4 @@
-"""What the page says of how good near-duplicate removal was, from what the run measured (pipelines.dedup.quality)."""
+"""What the page says of how good near-duplicate removal was, from what the run measured (pipelines.dedup.quality.measure)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ import random
 import pyarrow as pa
 import pytest
 
-from pipelines.dedup.buckets import PAIRS, bucket_pairs
+from pipelines.dedup.pairs.buckets import PAIRS, bucket_pairs
 
 
 def run(rows, hubs, batch_rows=100):

@@ -9,9 +9,9 @@ import pytest
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components as by_scipy
 
-from pipelines.dedup import components as module
-from pipelines.dedup import forest
-from pipelines.dedup.components import NotConverged, connected_components
+from pipelines.dedup.pairs import components as module
+from pipelines.dedup.pairs import forest
+from pipelines.dedup.pairs.components import NotConverged, connected_components
 
 spark_test = pytest.mark.spark
 LEAST, GREATEST = -(2**63), 2**63 - 1

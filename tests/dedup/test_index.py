@@ -11,13 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.dedup import index as format_
-from pipelines.dedup.index import (
+from pipelines.dedup.index import format as format_
+from pipelines.dedup.index.format import (
     DOCUMENTS,
-    Index,
     IndexConfig,
     IndexManifest,
-    Latest,
     Writing,
     check,
     compressed,
@@ -34,6 +32,7 @@ from pipelines.dedup.index import (
     write_keys,
     write_manifest,
 )
+from pipelines.dedup.index.lookup import Index, Latest
 from pipelines.dedup.minhash import MinhashConfig, bands, signatures, sketch
 from pipelines.errors import UserError
 

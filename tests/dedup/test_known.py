@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.dedup.index import Index, IndexConfig, key_file, lookup_keys, unpack_place, verify
+from pipelines.dedup.index.format import IndexConfig, key_file, lookup_keys, unpack_place, verify
+from pipelines.dedup.index.lookup import Index
+from pipelines.dedup.index.write import range_of, write_index
 from pipelines.dedup.known import MATCHES, KnownConfig, known_duplicates
 from pipelines.dedup.minhash import MinhashConfig, signatures
 from pipelines.dedup.shingles import jaccard, shingle_sets
-from pipelines.dedup.write_index import range_of, write_index
 from pipelines.errors import UserError
 from pipelines.recipe import config_files
 from pipelines.schema import DECISION

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
-from pipelines.dedup.allpairs import TooMany, similar_pairs
-from pipelines.dedup.estimates import (
+from pipelines.dedup.near import NearConfig, near_duplicates
+from pipelines.dedup.quality.allpairs import TooMany, similar_pairs
+from pipelines.dedup.quality.estimates import (
     QualityConfig,
     all_pairs,
     by_band,
@@ -29,9 +30,8 @@ from pipelines.dedup.estimates import (
     weighted_share,
     wilson,
 )
-from pipelines.dedup.near import NearConfig, near_duplicates
-from pipelines.dedup.quality import measure_quality, wanted
-from pipelines.dedup.sample import COLUMNS, SAMPLE, Bounds, Sampler, least_shingles, merged, sampled
+from pipelines.dedup.quality.measure import measure_quality, wanted
+from pipelines.dedup.quality.sample import COLUMNS, SAMPLE, Bounds, Sampler, least_shingles, merged, sampled
 from pipelines.dedup.shingles import Hashes, jaccard, shingle_sets
 from pipelines.recipe import Recipe, Stage, Step, steps, with_settings
 from pipelines.report.quality import qualities
@@ -297,7 +297,7 @@ def test_bands_tile_the_range_and_the_threshold_is_an_edge() -> None:
 def test_more_pairs_than_are_wanted_thin_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = draw_sample(corpus(300, 0), Bounds())
     monkeypatch.setattr(
-        "pipelines.dedup.estimates.similar_pairs", lambda sets, floor: similar_pairs(sets, floor, most_pairs=60)
+        "pipelines.dedup.quality.estimates.similar_pairs", lambda sets, floor: similar_pairs(sets, floor, most_pairs=60)
     )
     found = all_pairs(drawn, NearConfig(), EVERYTHING)
     assert found.classes >= 4

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from pipelines.dedup.verify import EVIDENCE, Rule, verify
+from pipelines.dedup.pairs.verify import EVIDENCE, Rule, verify
 
 # Jaccard of word 1-grams: a~b .75, b~c .75, a~c .56
 CHAIN = {"a": "1 2 3 4 5 6 7", "b": "1 2 3 4 5 6 8", "c": "1 2 3 4 9 6 8"}

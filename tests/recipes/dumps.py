@@ -1,7 +1,7 @@
 """A recipe for one dump after the other: each is held against the indexes of those before it, and leaves one itself."""
 
 from pipelines.dedup.exact import ExactConfig, exact_duplicates
-from pipelines.dedup.index import IndexConfig
+from pipelines.dedup.index.format import IndexConfig
 from pipelines.dedup.known import KnownConfig, known_duplicates
 from pipelines.read.jsonl import JsonlConfig, read_jsonl
 from pipelines.recipe import Input, Recipe, Stage

@@ -24,9 +24,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.dedup.allpairs import Pairs, TooMany, similar_pairs
 from pipelines.dedup.minhash import bands, hit_probability, signatures
-from pipelines.dedup.sample import Bounds
+from pipelines.dedup.quality.allpairs import Pairs, TooMany, similar_pairs
+from pipelines.dedup.quality.sample import Bounds
 from pipelines.dedup.shingles import Hashes, containment, jaccard, shingle_sets
 from pipelines.kernel import kernel
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, Observation, Window
 from pyspark.sql import functions as F
 
-from pipelines.dedup import forest
+from pipelines.dedup.pairs import forest
 
 ONE_TASK = 2 << 20  # edges that one task finishes: about 250 MB at most, a second or two
 

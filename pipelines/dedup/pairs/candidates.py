@@ -16,11 +16,11 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, LongType, StructField, StructType
 
-from pipelines.dedup.buckets import PAIRS, bucket_pairs
-from pipelines.dedup.components import cut
 from pipelines.dedup.decide import small_side, undecided, wide_batches
 from pipelines.dedup.minhash import MinhashConfig, bands, estimate, has_shingles, signatures, sketch
 from pipelines.dedup.order import order_columns, sort_keys
+from pipelines.dedup.pairs.buckets import PAIRS, bucket_pairs
+from pipelines.dedup.pairs.components import cut
 from pipelines.spark import to_spark_schema
 
 SKETCH = 256  # values of a signature that the sketch keeps at most

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipelines.dedup.estimates import QualityConfig, all_pairs, by_band, examples, precision, recall, to_check
 from pipelines.dedup.minhash import hit_probability
-from pipelines.dedup.sample import COLUMNS, SAMPLE, Bounds, merged, sampled
+from pipelines.dedup.quality.estimates import QualityConfig, all_pairs, by_band, examples, precision, recall, to_check
+from pipelines.dedup.quality.sample import COLUMNS, SAMPLE, Bounds, merged, sampled
 from pipelines.recipe import Step, config_dict, fingerprint
 from pipelines.rundir import BESIDE, QUALITY, read_json, write_json
 from pipelines.schema import DROPPED, QUARANTINED

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.dedup.index import (
+from pipelines.dedup.index.format import (
     SKETCH,
     VERSION,
     IndexConfig,

@@ -1,0 +1,1 @@
+"""Near-duplicate removal measured on its own result."""
