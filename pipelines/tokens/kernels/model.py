@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.tokens.kernels.classes import class_table
-from pipelines.tokens.kernels.merge import make_merges
+from pipelines.tokens.kernels.merge import MOST_IDS, MOST_MERGES, make_merges
 from pipelines.tokens.kernels.split import DEEPSEEK, GPT2, LETTER, LLAMA3, MARK, NUMBER, SPACE, WIDE
 from pipelines.tokens.kernels.words import Model
 from pipelines.tokens.train import Preset, pre_tokenizer
@@ -48,6 +48,8 @@ def read_model(text: str) -> Model:
     if plain_tokens := [token["content"] for token in added if not token["special"]]:
         raise NotOurs(f"it has added tokens that are not special, {plain_tokens[0]!r} for one")
     vocab: Mapping[str, int] = model["vocab"]
+    if max(vocab.values()) >= MOST_IDS or len(model["merges"]) > MOST_MERGES:
+        raise NotOurs(f"it has ids of {MOST_IDS} or more, or more than {MOST_MERGES} merges")
     characters = byte_characters()
     if missing := [c for c in characters if c not in vocab]:
         raise NotOurs(f"{len(missing)} bytes are not in its vocabulary")

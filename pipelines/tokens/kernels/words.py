@@ -12,18 +12,22 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from pipelines.kernel import borrowed, inlined, kernel
-from pipelines.tokens.kernels.merge import MIX, Merges, Work, merge, seam
+from pipelines.tokens.kernels.merge import MIX, Merges, Work, merge, merge_short, seam
 from pipelines.tokens.kernels.split import piece_end
 
 LONGEST = 31  # bytes of a piece that is cached
 MOST = 8  # ids of one
+MERGED = 12  # bytes of characters of three or more that are merged sooner than found in the cache
 QUICK = 15  # bytes of a piece that is looked up before seams are sought in it
-_CACHE_BITS = 17
+_CACHE_BITS = 16
 _SIZE = np.uint64(56)
 _COUNT = np.uint64(61)
+_COUNT_BITS = np.uint64(3)
+_HALF = np.uint64(32)
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 _LOW = np.uint64(0xFFFFFFFF)
 _BLANK = 0x20
+_THREE_BYTES = 0xE0  # the first byte of a character of so many or more
 
 
 class Model(NamedTuple):
@@ -58,88 +62,71 @@ _load: Any = intrinsic(_word)
 
 
 @inlined
-def _bucket(mixed: Any) -> Any:
-    """Where the line of a piece begins, of which all words are mixed in; its bucket has another, this place ^ 8."""
-    mixed *= MIX
-    mixed = (mixed ^ (mixed >> np.uint64(29))) * MIX
-    return int(mixed >> np.uint64(64 - _CACHE_BITS)) * 8
-
-
-@kernel
-def _line(data: Any, first: int, size: int, cache: Any, tail: Any):  # type: ignore[no-untyped-def]
-    """The words of a piece of up to LONGEST bytes, the place of its bucket, and where its line begins; -1 if not cached."""
-    if first + 32 > len(data):
+def _line(data: Any, first: Any, size: Any, cache: Any, tail: Any) -> Any:
+    """The words of a piece of up to LONGEST bytes, where its bucket begins, and where its line begins; -1 if it has none."""
+    text, start = data, first
+    if first + LONGEST >= len(data):
         for k in range(size):
             tail[k] = data[first + k]
-        data, first = tail, 0
-    a, b, c, d = _load(data, first), np.uint64(0), np.uint64(0), np.uint64(0)
+        text, start = tail, 0
+    a, b, c, d = _load(text, start), np.uint64(0), np.uint64(0), np.uint64(0)
     if size <= 8:
         a &= _ONES >> np.uint64(64 - 8 * size)
     else:
-        b = _load(data, first + 8)
+        b = _load(text, start + 8)
         if size <= 16:
             b &= _ONES >> np.uint64(128 - 8 * size)
         else:
-            c = _load(data, first + 16)
+            c = _load(text, start + 16)
             if size <= 24:
                 c &= _ONES >> np.uint64(192 - 8 * size)
             else:
-                d = _load(data, first + 24) & (_ONES >> np.uint64(256 - 8 * size))
-    place = _bucket(a ^ (b ^ (c ^ d * MIX) * MIX) * MIX)
+                d = _load(text, start + 24) & (_ONES >> np.uint64(256 - 8 * size))
+    mixed = (a ^ (b ^ (c ^ d * MIX) * MIX) * MIX) * MIX
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * MIX
+    place = int(mixed >> np.uint64(64 - _CACHE_BITS)) * 8
     d |= np.uint64(size) << _SIZE
-    for line in (place, place ^ 8):
-        same = (cache[line] ^ a) | (cache[line + 1] ^ b) | (cache[line + 2] ^ c) | (cache[line + 3] ^ d) << np.uint64(3)
-        if same == 0:
-            return a, b, c, d, place, line
-    return a, b, c, d, place, -1
+    line = place
+    if cache[line] != a or cache[line + 1] != b or cache[line + 2] != c or (cache[line + 3] ^ d) << _COUNT_BITS:
+        line ^= 8
+        if cache[line] != a or cache[line + 1] != b or cache[line + 2] != c or (cache[line + 3] ^ d) << _COUNT_BITS:
+            line = -1
+    return a, b, c, d, place, line
+
+
+@inlined
+def _copy(cache: Any, line: Any, out: Any, at: Any) -> Any:
+    """Write the ids of a line; returns where they end."""
+    ids, count = cache[line + 4], int(cache[line + 3] >> _COUNT) + 1
+    out[at] = np.uint32(ids & _LOW)
+    if count > 1:
+        out[at + 1] = np.uint32(ids >> _HALF)
+        for k in range(2, count):
+            out[at + k] = np.uint32(cache[line + 4 + (k >> 1)] >> np.uint64((k & 1) * 32) & _LOW)
+    return at + count
 
 
 @kernel
-def _cached(data: Any, first: int, size: int, merges: Any, cache: Any, work: Any, out: Any, at: int) -> int:
-    """Write the ids of a piece of up to LONGEST bytes; returns where they end."""
-    a, b, c, d, place, line = _line(data, first, size, cache, work.tail)
-    if line >= 0:
-        count = int(cache[line + 3] >> _COUNT)
-        ids = cache[line + 4]
-        out[at] = np.uint32(ids)
-        if count:
-            out[at + 1] = np.uint32(ids >> np.uint64(32))
-            for k in range(2, count + 1):
-                out[at + k] = np.uint32(cache[line + 4 + (k >> 1)] >> np.uint64((k & 1) * 32))
-        return at + count + 1
-    end = merge(data, first, first + size, merges, work, out, at)
-    count = end - at
-    if count <= MOST:
-        if cache[place + 3]:
-            for k in range(8):
-                cache[(place ^ 8) + k] = cache[place + k]
-        cache[place], cache[place + 1], cache[place + 2] = a, b, c
-        cache[place + 3] = d | np.uint64(count - 1) << _COUNT
-        for k in range(0, count, 2):
-            high = np.uint64(out[at + k + 1]) << np.uint64(32) if k + 1 < count else np.uint64(0)
-            cache[place + 4 + (k >> 1)] = np.uint64(out[at + k]) | high
-    return end
-
-
-@kernel
-def _piece(data: Any, first: int, end: int, merges: Any, cache: Any, work: Any, out: Any, at: int) -> int:
-    """Write the ids of a piece that `encode_rows` did not find; returns where they end."""
-    while first < end:
-        cut = seam(data, first, end, merges)
-        if cut - first <= LONGEST:
-            at = _cached(data, first, cut - first, merges, cache, work, out, at)
-        else:
-            at = merge(data, first, cut, merges, work, out, at)
-        first = cut
-    return at
+def _keep(cache: Any, place: int, a: Any, b: Any, c: Any, d: Any, out: Any, at: int, end: int) -> None:
+    """Enter a piece with its ids, out[at:end]; the older line of its bucket goes."""
+    if cache[place + 3]:
+        for k in range(8):
+            cache[(place ^ 8) + k] = cache[place + k]
+    cache[place], cache[place + 1], cache[place + 2] = a, b, c
+    cache[place + 3] = d | np.uint64(end - at - 1) << _COUNT
+    for k in range(0, end - at, 2):
+        high = np.uint64(out[at + k + 1]) << _HALF if at + k + 1 < end else np.uint64(0)
+        cache[place + 4 + (k >> 1)] = np.uint64(out[at + k]) | high
 
 
 @inlined
 def _borrow(merges: Any) -> Any:
     return Merges(
+        borrowed(merges.starts),
         borrowed(merges.byte_ids),
         borrowed(merges.pairs),
         merges.shift,
+        borrowed(merges.made),
         borrowed(merges.joins),
         merges.join_shift,
         borrowed(merges.loose),
@@ -148,7 +135,7 @@ def _borrow(merges: Any) -> Any:
 
 @inlined
 def _borrow_work(work: Any) -> Any:
-    return Work(borrowed(work.symbols), borrowed(work.values), borrowed(work.tail))
+    return Work(borrowed(work.symbols), borrowed(work.ranks), borrowed(work.tail))
 
 
 @kernel
@@ -160,8 +147,7 @@ def encode_rows(data: Any, offsets: Any, valid: Any, model: Any, cache: Any, wor
     """
     at = 0
     data, out, cache, work, merges = borrowed(data), borrowed(out), borrowed(cache), _borrow_work(work), _borrow(model.merges)
-    letters, safe = borrowed(model.letters), len(data) - 16
-    preset, classes, folds = model.preset, borrowed(model.classes), borrowed(model.folds)
+    letters, classes, folds, preset = borrowed(model.letters), borrowed(model.classes), borrowed(model.folds), model.preset
     for row in range(len(offsets) - 1):
         if valid[row]:
             i, end = int(offsets[row]), int(offsets[row + 1])
@@ -173,30 +159,31 @@ def encode_rows(data: Any, offsets: Any, valid: Any, model: Any, cache: Any, wor
                     cut += 1
                 if cut == first or (cut < end and data[cut] >= 0x80):
                     cut = piece_end(preset, data, classes, folds, i, end)
-                size = cut - i
-                if size <= QUICK and i < safe:
-                    a, b = _load(data, i), np.uint64(0)
-                    if size <= 8:
-                        a &= _ONES >> np.uint64(64 - 8 * size)
-                    else:
-                        b = _load(data, i + 8) & (_ONES >> np.uint64(128 - 8 * size))
-                    line = _bucket(a ^ b * MIX)
-                    d = np.uint64(size) << _SIZE
-                    if cache[line] != a or cache[line + 1] != b or (cache[line + 3] ^ d) << np.uint64(3):
-                        line ^= 8
-                    if cache[line] == a and cache[line + 1] == b and (cache[line + 3] ^ d) << np.uint64(3) == 0:
-                        ids = cache[line + 4]
-                        out[at] = np.uint32(ids & _LOW)
-                        count = int(cache[line + 3] >> _COUNT) + 1
-                        if count > 1:
-                            out[at + 1] = np.uint32(ids >> np.uint64(32))
-                            for k in range(2, count):
-                                out[at + k] = np.uint32(cache[line + 4 + (k >> 1)] >> np.uint64((k & 1) * 32) & _LOW)
-                        at += count
+                # a run of CJK is seldom seen again as a whole, its words are
+                if cut - i <= QUICK and data[i] < _THREE_BYTES:
+                    _, _, _, _, _, line = _line(data, i, cut - i, cache, work.tail)
+                    if line >= 0:
+                        at = _copy(cache, line, out, at)
                         i = cut
                         continue
-                at = _piece(data, i, cut, merges, cache, work, out, at)
-                i = cut
+                while i < cut:
+                    until = seam(data, i, cut, merges)
+                    size = until - i
+                    if size > LONGEST:
+                        at = merge(data, i, until, merges, work, out, at)
+                        i = until
+                        continue
+                    start, line = at, -1
+                    keep = size > MERGED or data[i] < _THREE_BYTES
+                    if keep:
+                        a, b, c, d, place, line = _line(data, i, size, cache, work.tail)
+                    if line >= 0:
+                        at = _copy(cache, line, out, at)
+                    else:
+                        at = merge_short(data, i, until, merges, work, out, at)
+                        if keep and at - start <= MOST:
+                            _keep(cache, place, a, b, c, d, out, start, at)
+                    i = until
             out[at] = eos
             at += 1
         ends[row] = at
