@@ -152,9 +152,9 @@ def _load(path: str, sha256: str, eos: str) -> tuple[Encoder, Encoder]:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # "<|endoftext|>" in a page is text, never the special id
     eos_id = _eos_id(tokenizer, path, eos)
-    library = _library(tokenizer, eos_id)
+    library = library_encoder(tokenizer, eos_id)
     try:
-        encoder = _kernels(tokenizer, eos_id)
+        encoder = kernel_encoder(tokenizer, eos_id)
     except NotOurs as reason:
         log.warning("tokenizer %s: %s; texts are encoded by the library, at a tenth of the speed or less", path, reason)
         return library, library
@@ -164,7 +164,8 @@ def _load(path: str, sha256: str, eos: str) -> tuple[Encoder, Encoder]:
     return encoder, library
 
 
-def _kernels(tokenizer: Tokenizer, eos: int) -> Encoder:
+def kernel_encoder(tokenizer: Tokenizer, eos: int) -> Encoder:
+    """Encode by the kernels, `eos` after each text. Raises NotOurs for a tokenizer that they do not do."""
     model, last_id = read_model(tokenizer.to_str()), np.uint32(eos)
     idle: list[tuple[npt.NDArray[np.uint64], Work, Ids]] = []
 
@@ -188,7 +189,9 @@ def _kernels(tokenizer: Tokenizer, eos: int) -> Encoder:
     return encoder
 
 
-def _library(tokenizer: Tokenizer, eos: int) -> Encoder:
+def library_encoder(tokenizer: Tokenizer, eos: int) -> Encoder:
+    """Encode by the library, `eos` after each text."""
+
     def encoder(texts: pa.Array) -> tuple[Ids, Offsets]:
         _, places = text_buffers(texts)
         parts, lengths = [np.zeros(0, np.uint32)], [0]
