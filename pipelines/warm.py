@@ -6,15 +6,19 @@ import sys
 import time
 from typing import Any
 
+import pyarrow as pa
+
 from pipelines.recipe import Table, load_recipe
 from pipelines.schema import DECISION, RECORD, record_batch
+from pipelines.tokens.encode import kernel_encoder
+from pipelines.tokens.train import TokenizerConfig, train_tokenizer
 
 TEXT = "The river had been rising since the morning.\nPeople of the village came to look at it, and nobody could say how far."
 RECIPES = ("demo", "web")
 
 
 def main() -> int:
-    """Run each batch stage of the recipes that works on text or addresses over one document, and table stages over a few."""
+    """Run each batch stage of the recipes that works on text or addresses over one document, the encoder, and table stages over a few."""
     begin = time.monotonic()
     for name in RECIPES:
         record = {"doc_id": [bytes(16)], "source": ["web"], "url": ["https://example.org/a"], "text": [TEXT]}
@@ -23,6 +27,8 @@ def main() -> int:
             if stage.spec.kind == "batch" and stage.spec.name != "extract":
                 made = stage.run(docs, stage.cfg)
                 docs = made.select([column for column in made.schema.names if column not in DECISION.names])
+    encoder = kernel_encoder(train_tokenizer([TEXT], TokenizerConfig(vocab_size=300)), 0)
+    encoder(pa.array([TEXT], pa.large_string()))
     _tables()
     sys.stdout.write(f"kernels are ready ({time.monotonic() - begin:.0f} s)\n")
     return 0
