@@ -18,7 +18,7 @@ RECIPES = ("demo", "web")
 
 
 def main() -> int:
-    """Run each batch stage of the recipes that works on text or addresses over one document, the encoder, and table stages over a few."""
+    """Run each batch stage that works on text or addresses over a document, table stages over a few, the encoder."""
     begin = time.monotonic()
     for name in RECIPES:
         record = {"doc_id": [bytes(16)], "source": ["web"], "url": ["https://example.org/a"], "text": [TEXT]}
