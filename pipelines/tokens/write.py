@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from pipelines.errors import UserError
 from pipelines.shards import MANIFEST, VERSION, Manifest, ShardFile, is_validation, order_key, write_manifest, write_shard
-from pipelines.tokens.encode import EncodeConfig, TokenizerInfo, encode_texts
+from pipelines.tokens.encode import EncodeConfig, TokenizerInfo, encode_array
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -119,17 +119,25 @@ class _Encode:
         how = EncodeConfig(self.tokenizer.path, self.tokenizer.sha256, self.tokenizer.eos)
         for batch in batches:
             ids: list[Any] = batch.column("doc_id").to_pylist()
-            texts: list[Any] = batch.column("text").to_pylist()
-            tokens = [t.astype(dtype).tobytes() for t in encode_texts(texts, how)]
+            tokens, offsets = encode_array(batch.column("text"), how, ids)
+            places = offsets * dtype.itemsize
             columns: dict[str, Any] = {
                 "source": batch.column("source"),
                 "split": ["validation" if is_validation(seed, i, share) else "train" for i in ids],
                 "key": pa.array([order_key(seed, i) - 2**63 for i in ids], pa.int64()),
                 "doc_id": batch.column("doc_id"),
-                "size": pa.array([len(t) for t in tokens], pa.int64()),
-                "tokens": pa.array(tokens, pa.binary()),
+                "size": pa.array(np.diff(places)),
+                "tokens": _binary(tokens.astype(dtype), places),
             }
             yield pa.record_batch(columns)
+
+
+def _binary(data: npt.NDArray[Any], places: npt.NDArray[np.int64]) -> Any:
+    """A binary array of bytes that lie one after the other, without a copy."""
+    if places[-1] >= 1 << 31:
+        raise UserError(f"a batch has {places[-1]} bytes of ids, more than Spark takes at once; make Arrow batches smaller")
+    buffers = [None, pa.py_buffer(places.astype(np.int32)), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.binary(), len(places) - 1, buffers)
 
 
 @dataclass(frozen=True)
