@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -10,8 +11,8 @@ import pyarrow as pa
 
 from pipelines.recipe import Table, load_recipe
 from pipelines.schema import DECISION, RECORD, record_batch
-from pipelines.tokens.encode import kernel_encoder
-from pipelines.tokens.train import TokenizerConfig, train_tokenizer
+from pipelines.tokens.encode import EncodeConfig, encode_array
+from pipelines.tokens.train import TOKENIZER, TokenizerConfig, save, train_tokenizer
 
 TEXT = "The river had been rising since the morning.\nPeople of the village came to look at it, and nobody could say how far."
 RECIPES = ("demo", "web")
@@ -27,11 +28,16 @@ def main() -> int:
             if stage.spec.kind == "batch" and stage.spec.name != "extract":
                 made = stage.run(docs, stage.cfg)
                 docs = made.select([column for column in made.schema.names if column not in DECISION.names])
-    encoder = kernel_encoder(train_tokenizer([TEXT], TokenizerConfig(vocab_size=300)), 0)
-    encoder(pa.array([TEXT], pa.large_string()))
+    _encoder()
     _tables()
     sys.stdout.write(f"kernels are ready ({time.monotonic() - begin:.0f} s)\n")
     return 0
+
+
+def _encoder() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        sha256 = save(train_tokenizer([TEXT], TokenizerConfig(vocab_size=300)), folder)
+        encode_array(pa.array([TEXT]), EncodeConfig(f"{folder}/{TOKENIZER}", sha256))
 
 
 def _tables() -> None:

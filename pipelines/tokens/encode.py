@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +27,7 @@ from pipelines.filter.kernels.phrases import text_buffers
 from pipelines.recipe import batch_stage
 from pipelines.tokens.kernels.merge import Work, make_work
 from pipelines.tokens.kernels.model import NotOurs, read_model
-from pipelines.tokens.kernels.words import encode_rows, make_cache
+from pipelines.tokens.kernels.words import encode_rows, make_cache, sampled_rows
 from pipelines.tokens.train import EOS
 
 log = logging.getLogger(__name__)
@@ -99,8 +98,9 @@ def _eos_id(tokenizer: Tokenizer, path: str | Path, eos: str) -> int:
     return int(found)
 
 
-def encode_array(texts: pa.Array, cfg: EncodeConfig, doc_ids: Sequence[bytes] | None = None) -> tuple[Ids, Offsets]:
+def encode_array(texts: pa.Array, cfg: EncodeConfig, doc_ids: Any = None) -> tuple[Ids, Offsets]:
     """The ids of all texts, eos after each, and where each text's begin and end, shape (rows + 1,). A null has no ids.
+    `doc_ids`: a binary array of as many rows, for messages.
 
     Bytes that are not UTF-8 count as U+FFFD (one each maximal subpart, as Python and browsers decode). A sample of the texts,
     which their bytes choose, is encoded by the library as well. Raises RuntimeError where it disagrees, with the doc_id (or
@@ -126,7 +126,7 @@ def encode_texts(texts: Sequence[str], cfg: EncodeConfig) -> Iterator[Ids]:
 def encode(batch: pa.RecordBatch, cfg: EncodeConfig) -> pa.RecordBatch:
     """Add `tokens`, list<uint32>: the ids of `text`, eos last; null where the text is null."""
     texts: Any = batch.column("text")
-    doc_ids: Any = batch.column("doc_id").to_pylist() if "doc_id" in batch.schema.names else None
+    doc_ids = batch.column("doc_id") if "doc_id" in batch.schema.names else None
     ids, offsets = encode_array(texts, cfg, doc_ids)
     if offsets[-1] >= 1 << 31:
         raise UserError(
@@ -237,16 +237,13 @@ def _valid(texts: pa.Array) -> pa.Array:
 # --- the check ----------------------------------------------------------------------------------------------------------
 
 
-def _check(
-    texts: pa.Array, ids: Ids, offsets: Offsets, encoder: Encoder, library: Encoder, doc_ids: Sequence[bytes] | None
-) -> None:
+def _check(texts: pa.Array, ids: Ids, offsets: Offsets, encoder: Encoder, library: Encoder, doc_ids: Any) -> None:
     """Hold a sample of the texts against the library; of a long one, what its first bytes give by themselves."""
     data, places = text_buffers(texts)
-    bounds = places.tolist()
-    for row, (first, last) in enumerate(pairwise(bounds)):
-        if last == first or zlib.crc32(data[first : min(last, first + 64)].tobytes(), last - first) % SAMPLED:
-            continue
-        name = f"row {row}" if doc_ids is None else f"document {doc_ids[row].hex()}"
+    data.flags.writeable = False
+    for row in sampled_rows(data, places, SAMPLED).tolist():
+        first, last = places[row : row + 2].tolist()
+        name = f"row {row}" if doc_ids is None else f"document {doc_ids[row].as_py().hex()}"
         if last - first <= SAMPLE_BYTES:
             _compare(name, ids[offsets[row] : offsets[row + 1]], library(texts.slice(row, 1))[0])
         else:

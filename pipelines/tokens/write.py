@@ -119,7 +119,7 @@ class _Encode:
         how = EncodeConfig(self.tokenizer.path, self.tokenizer.sha256, self.tokenizer.eos)
         for batch in batches:
             ids: list[Any] = batch.column("doc_id").to_pylist()
-            tokens, offsets = encode_array(batch.column("text"), how, ids)
+            tokens, offsets = encode_array(batch.column("text"), how, batch.column("doc_id"))
             places = offsets * dtype.itemsize
             columns: dict[str, Any] = {
                 "source": batch.column("source"),

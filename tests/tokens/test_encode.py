@@ -179,11 +179,13 @@ def test_a_sample_is_held_against_the_library(cfg: EncodeConfig, monkeypatch: py
         return ids, offsets
 
     monkeypatch.setattr(module, "SAMPLED", 1)
-    doc_ids = [b"\x01" * 16, b"\x02" * 16, b"\x03" * 16]
+    doc_ids = pa.array([b"\x01" * 16, b"\x02" * 16, b"\x03" * 16])
     for row in (0, 1):
         chosen = texts.slice(row, 1)
         ids, offsets = wrong(chosen)
-        message = f"the ids of document {doc_ids[row].hex()} differ from those of tokenizers at position {len(ids) - 2}: "
+        message = (
+            f"the ids of document {doc_ids[row].as_py().hex()} differ from those of tokenizers at position {len(ids) - 2}: "
+        )
         with pytest.raises(RuntimeError, match=message):
             module._check(chosen, ids, offsets, wrong, library, doc_ids[row:])
     ids, offsets = wrong(texts.slice(2, 1))

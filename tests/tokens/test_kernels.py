@@ -211,7 +211,6 @@ def test_without_changes_it_is_ours() -> None:
     ("text", "reason"),
     [
         (changed(dropout=0.1), "its dropout is 0.1"),
-        (changed(unk_token="?"), "its unk_token is '\\?'"),
         (changed(continuing_subword_prefix="##"), "its continuing_subword_prefix is '##'"),
         (changed(end_of_word_suffix="</w>"), "its end_of_word_suffix"),
         (changed(byte_fallback=True), "its byte_fallback is True"),

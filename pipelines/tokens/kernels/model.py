@@ -18,7 +18,6 @@ from pipelines.tokens.train import Preset, pre_tokenizer
 _SCANNERS: Mapping[Preset, int] = {"gpt2": GPT2, "llama3": LLAMA3, "deepseek_llm": DEEPSEEK}
 _PLAIN: Mapping[str, tuple[Any, ...]] = {
     "dropout": (None, 0.0),
-    "unk_token": (None,),
     "continuing_subword_prefix": (None, ""),
     "end_of_word_suffix": (None, ""),
     "byte_fallback": (None, False),
