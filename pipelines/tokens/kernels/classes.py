@@ -33,7 +33,8 @@ def class_table(patterns: tuple[tuple[int, str], ...], digits: bool, fold: bool)
     classes = [*patterns, (NEWLINE, r"[\r\n]")]
     # a run of characters that nothing parts is of one kind, and its first character tells of which
     steps: list[Any] = [pre_tokenizers.Split(Regex(f"(?:{pattern})+"), "isolated") for _, pattern in classes]
-    steps += [pre_tokenizers.Split(Regex(pattern), "isolated") for _, pattern in letters]
+    some_letter = f"(?i:[{_CONTRACTED}])" if fold else f"[{_CONTRACTED}]"
+    steps.append(pre_tokenizers.Split(Regex(some_letter), "isolated"))  # each by itself, to be asked which
     if digits:
         steps.append(pre_tokenizers.Digits(individual_digits=False))
     text = "".join(map(chr, chain(range(0xD800), range(0xE000, POINTS))))
