@@ -216,7 +216,7 @@ def test_without_changes_it_is_ours() -> None:
         (changed(byte_fallback=True), "its byte_fallback is True"),
         (changed(ignore_merges=True), "its ignore_merges is True"),
         (changed(vocab={"a": 0}), "255 bytes are not in its vocabulary"),
-        (changed(vocab={c: k << 14 for k, c in enumerate(byte_characters())}), "ids of 2097152 or more"),
+        (changed(vocab={c: k << 14 for k, c in enumerate(byte_characters())}), "ids of 2097151 or more"),
     ],
 )
 def test_what_the_kernels_leave_to_the_library(text: str, reason: str) -> None:

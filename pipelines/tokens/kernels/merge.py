@@ -12,7 +12,7 @@ from pipelines.kernel import inlined, kernel
 from pipelines.tokens.kernels.split import point_at, width
 
 SHORT = 64  # bytes up to which a piece is merged by looking at all its pairs each time; a longer one keeps them in a heap
-MOST_IDS, MOST_MERGES = 1 << 21, (1 << 22) - 1  # a pair and its rank are one word
+MOST_IDS, MOST_MERGES = (1 << 21) - 1, (1 << 22) - 1  # a pair and its rank are one word, and no pair is _FREE
 
 NONE = np.uint32(0xFFFFFFFF)
 MIX = np.uint64(0x9E3779B97F4A7C15)

@@ -19,10 +19,9 @@ LONGEST = 31  # bytes of a piece that is cached
 MOST = 8  # ids of one
 MERGED = 12  # bytes of characters of three or more that are merged sooner than found in the cache
 QUICK = 15  # bytes of a piece that is looked up before seams are sought in it
-_CACHE_BITS = 16
-_SIZE = np.uint64(56)
-_COUNT = np.uint64(61)
-_COUNT_BITS = np.uint64(3)
+_CACHE_BITS = 16  # of the number of lines: 4 MB
+# the last byte of the fourth word of a line: five bits for the bytes of the piece, three for its ids less one
+_SIZE, _COUNT, _COUNT_BITS = np.uint64(56), np.uint64(61), np.uint64(3)
 _HALF = np.uint64(32)
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -41,7 +40,9 @@ class Model(NamedTuple):
 
 
 def make_cache() -> npt.NDArray[np.uint64]:
-    """An empty cache: lines of four words of piece and length, and eight ids; two lines that follow another are one bucket."""
+    """An empty cache, which is for one kernel at a time: lines of 64 bytes, four words of a piece and its length and up to eight
+    ids. Two neighbouring lines are a bucket, so it stays as large as it is; what it holds decides speed and never ids.
+    """
     words = np.zeros((8 << _CACHE_BITS) + 8, np.uint64)
     skip = -(words.ctypes.data // 8) % 8
     return words[skip : skip + (8 << _CACHE_BITS)]  # a line of ours is one of the processor's
