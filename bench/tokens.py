@@ -58,7 +58,7 @@ def corpora(data: Path) -> dict[str, list[str]]:
 
 
 def in_parts(documents: Sequence[str], parts: int, limit: int) -> list[list[str]]:
-    """At most `limit` bytes of text in parts of about one size, so that no repetition meets words that it has seen before."""
+    """About `limit` bytes of text in parts of about one size, so that no repetition meets a text that it has seen before."""
     dealt: list[list[str]] = [[] for _ in range(parts)]
     sizes = [0] * parts
     for text in documents:
@@ -96,8 +96,8 @@ def tiktoken_encoder(tokenizer: Tokenizer, preset: Preset) -> Any:
 
 def encode_rows(data: Path, folder: Path, size: int, large: int, repeat: int) -> list[Row]:
     """MB/s of ours and of each peer by preset, vocabulary and kind of text. `size`: bytes of each kind; `large`: entries."""
-    kinds = {name: in_parts(documents, repeat, size) for name, documents in corpora(data).items()}
-    kinds["all"] = [[text for parts in kinds.values() for text in parts[k]] for k in range(repeat)]
+    kinds = {name: in_parts(documents, repeat + 1, size) for name, documents in corpora(data).items()}
+    kinds["all"] = [[text for parts in kinds.values() for text in parts[k]] for k in range(repeat + 1)]
     training = [text for part in kinds["all"] for text in part]
     made: list[tuple[Preset, int, Tokenizer]] = []
     for preset in get_args(Preset):
@@ -119,10 +119,9 @@ def encode_rows(data: Path, folder: Path, size: int, large: int, repeat: int) ->
 
 
 def encode_row(name: str, parts: Sequence[list[str]], cfg: EncodeConfig, plain: Tokenizer, other: Any) -> list[Row]:
-    """The rows of one kind of text. Each repetition takes the next part, for all contestants alike."""
+    """The rows of one kind of text. Each repetition takes the next part, for all contestants alike; the first warms them up."""
     batches = [pa.RecordBatch.from_pydict({"text": part}) for part in parts]
     turns = {"ours": iter(range(len(parts))), "tokenizers": iter(range(len(parts))), "tiktoken": iter(range(len(parts)))}
-    encode(batches[0].slice(0, 1), cfg)
 
     def ours() -> Any:
         turn = next(turns["ours"])
@@ -135,11 +134,13 @@ def encode_row(name: str, parts: Sequence[list[str]], cfg: EncodeConfig, plain: 
     contestants: dict[str, Any] = {"ours": ours, version("tokenizers"): bare}
     if other is not None:
         contestants[version("tiktoken")] = lambda: [other.encode_ordinary(text) for text in parts[next(turns["tiktoken"])]]
-    seconds, results = interleave(contestants, len(parts))
+    for run in contestants.values():
+        run()
+    seconds, results = interleave(contestants, len(parts) - 1)
     for peer, ids in results.items():
         if peer != "ours" and [[*row, 0] for row in ids] != [[*row[:-1], 0] for row in results["ours"].to_pylist()]:
             raise RuntimeError(f"{name}: the ids of {peer} are others")
-    amount = sum(len(text.encode()) for part in parts for text in part) / len(parts) / 1e6
+    amount = sum(len(text.encode()) for part in parts[1:] for text in part) / (len(parts) - 1) / 1e6
     return speed_rows(name, "MB/s", amount, seconds, "ours")
 
 
@@ -207,7 +208,7 @@ def run(
     steps: int = 100,
     length: int = 2048,
     repeat: int = REPEAT,
-    size: int = 3 << 20,
+    size: int = 4 << 20,
     large: int = 65_536,
 ) -> list[Row]:
     """All rows. `limit`: of texts; `steps`: batches read; `length`: tokens a sample; `size`, `large`: see `encode_rows`."""

@@ -40,8 +40,9 @@ class Model(NamedTuple):
 
 
 def make_cache() -> npt.NDArray[np.uint64]:
-    """An empty cache, which is for one kernel at a time: lines of 64 bytes, four words of a piece and its length and up to eight
-    ids. Two neighbouring lines are a bucket, so it stays as large as it is; what it holds decides speed and never ids.
+    """An empty cache, which is for one kernel at a time: lines of 64 bytes, four words of a piece and its length, and its ids.
+
+    Two neighbouring lines are a bucket, so it stays as large as it is; what it holds decides speed and never ids.
     """
     words = np.zeros((8 << _CACHE_BITS) + 8, np.uint64)
     skip = -(words.ctypes.data // 8) % 8
