@@ -140,7 +140,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Four files of pieces of real books, some again as they are, more of them with some words changed."""
+    """Four files of pieces of real books, some again as they are, more of them with a word put in."""
     folder = tmp_path_factory.mktemp("recipe")
     (folder / "texts").mkdir()
     books = pq.read_table(ROOT / "examples" / "books.parquet")["text"].to_pylist()
@@ -148,9 +148,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> str:
     assert len(pieces) == 300
     rows = [{"url": f"https://site.example/{i}", "text": text} for i, text in enumerate(pieces)]
     for i, text in enumerate(pieces[::3]):
-        words = text.split(" ")
-        words[i % len(words)] = "changed"
-        rows.append({"url": f"https://near.example/{i}", "text": " ".join(words)})
+        place = 37 * i % len(text)
+        rows.append({"url": f"https://near.example/{i}", "text": f"{text[:place]} changed {text[place:]}"})
     rows += [{"url": f"https://copy.example/{i}", "text": text} for i, text in enumerate(pieces[::7])]
     for number in range(4):
         lines = [json.dumps(row) + "\n" for row in rows[number::4]]
