@@ -117,15 +117,17 @@ def figures(gold: Gold, found: Found) -> dict[str, float]:
     }
 
 
-def ours(spark: Any, gold: Gold) -> Found:
-    """Our stage over the texts, in Spark, with its own settings but the threshold."""
+def ours(spark: Any, gold: Gold, **settings: Any) -> Found:
+    """Our stage over the texts, in Spark, with its own settings but the threshold and those given."""
     from pipelines.dedup.near import NearConfig, near_duplicates
 
     ids = [doc_id("gold", name, text.encode()) for name, text in zip(gold.names, gold.texts, strict=True)]
     place = {id_: i for i, id_ in enumerate(ids)}
     columns = "doc_id binary, source string, url string, date string, lang string, text string"
     rows = [(bytearray(i), "gold", None, None, None, text) for i, text in zip(ids, gold.texts, strict=True)]
-    made = near_duplicates(spark.createDataFrame(rows, columns).repartition(4).cache(), NearConfig(threshold=THRESHOLD))
+    made = near_duplicates(
+        spark.createDataFrame(rows, columns).repartition(4).cache(), NearConfig(threshold=THRESHOLD, **settings)
+    )
     gone = made.rows.where("drop_rule is not null").select("doc_id", "duplicate_of").collect()
     evidence = made.beside["pairs"].select("doc_id", "other").collect()
     pairs = (sorted((place[bytes(a)], place[bytes(b)])) for a, b in evidence)
@@ -189,6 +191,9 @@ def _rows(language: str, gold: Gold, spark: Any) -> list[Row]:
         rows += [row(name, unit, mine[figure], value, peer) for peer, value in theirs] or [
             row(name, unit, mine[figure], None, None)
         ]
+    complete = figures(gold, ours(spark, gold, linkage="complete"))
+    for figure in ("pair recall", "pairs resolved", "cluster precision"):
+        rows.append(row(f"gold {language}, {figure} with complete linkage", unit, complete[figure], None, None))
     for peer, theirs_ in peers or [(None, {})]:
         name = f"gold {language}, survivor under {FAR}"
         value = theirs_.get("survivor under")
