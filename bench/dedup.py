@@ -47,7 +47,7 @@ ABOUT = About(
         "get_signature; words by spaCy), datasketch (MinHash.update_batch of the word 5-grams) and "
         "rensa (RMinHash.update of the list of 5-grams). `end to end`: two cores, seconds that pass, from compressed JSON "
         "lines to clean documents and evidence, start-up included: `python -m pipelines run bench/dedup_recipe.py:planted` "
-        "(near duplicates only, 4 GB for the JVM) and datatrove's four stages with its defaults, cluster numbers and an "
+        "(near duplicates only, not measured for the report, 4 GB for the JVM) and datatrove's four stages with its defaults, cluster numbers and an "
         "exclusion writer, two workers; the documents are put together from real sentences, the duplicates planted "
         "(bench/planted.py says how). `planted`: what became of these, by exact similarity; the survivor is the document for "
         "which another went, with datatrove the one kept of its cluster. `gold`: real revision histories, each language by "

@@ -295,12 +295,12 @@ def end_to_end(data: Path, documents: int, work: Path) -> tuple[list[Row], Run]:
 
 
 def scale(data: Path, documents: int, work: Path, small: Run) -> tuple[list[Row], Run]:
-    """Ours at ten times the documents: time over that of `small`; what the JVM, and a driver alone, hold at both sizes."""
-    many = 10 * documents
-    few_texts, texts = work / f"planted-{documents}" / "texts", work / f"planted-{many}"
-    write(Planted(data, many), texts)
-    run = ours(texts / "texts", work / f"ours-{many}", many)
-    driver = {n: ours(t, work / f"alone-{n}", n, alone=True) for n, t in ((documents, few_texts), (many, texts / "texts"))}
+    """Ours at ten times the documents: time and memory over those of `small`; a driver alone at a tenth of them and at all."""
+    many, few = 10 * documents, max(documents // 10, 1)
+    for number in (many, few):
+        write(Planted(data, number), work / f"planted-{number}")
+    run = ours(work / f"planted-{many}" / "texts", work / f"ours-{many}", many)
+    driver = {n: ours(work / f"planted-{n}" / "texts", work / f"alone-{n}", n, alone=True) for n in (few, documents)}
     before, unit = f"ours, {documents:,}", f"{many:,} documents"
     rows = [
         row("scale", f"s, {unit}", run.usage.seconds, small.usage.seconds, before, "lower"),
@@ -309,7 +309,8 @@ def scale(data: Path, documents: int, work: Path, small: Run) -> tuple[list[Row]
         row("scale, heap of the JVM after collections", f"MiB, {unit}", run.heap.after, small.heap.after, before, "lower"),
         row("scale, memory of all processes", f"GiB, {unit}", run.usage.all, small.usage.all, before, "lower"),
     ]
-    live, live_before = driver[many].heap.live, driver[documents].heap.live
+    live, live_before = driver[documents].heap.live, driver[few].heap.live
     if live is not None:
-        rows.append(row("scale, live heap of a driver alone", f"MiB, {unit}", live, live_before, before, "lower"))
+        sizes = f"MiB, {documents:,} documents", f"ours, {few:,}"
+        rows.append(row("scale, live heap of a driver alone", sizes[0], live, live_before, sizes[1], "lower"))
     return rows, run

@@ -89,6 +89,7 @@ def session(master: str | None = None, *, app: str = "headrace", settings: Mappi
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.ui.enabled": "false",
+            "spark.sql.files.maxPartitionBytes": str(32 << 20),  # a few compressed files are work for all cores
             "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1)),
             "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={_LOGGING} {_TUNING}",
         }

@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from datasketch import MinHash, MinHashLSH
 
 from pipelines.dedup.kernels.documents import PYTHON, least_of, scratch, sign_batch, survey_batch, survey_folded
 from pipelines.dedup.kernels.folding import folding
@@ -71,6 +70,8 @@ class MinhashConfig:
         The error is the area under the curve left of the threshold and over it right of it. Raises ValueError for a threshold
         outside 0 .. 1 and for weights that do not add up to 1.
         """
+        from datasketch import MinHashLSH  # a third of a second to load, and not needed in workers
+
         found = MinHashLSH(threshold, permutations, weights=(false_positive_weight, false_negative_weight))
         return cls(found.b, found.r)
 
@@ -151,6 +152,8 @@ def _permutations(number: int, seed: int) -> tuple[Signatures, Signatures]:
 
 @lru_cache(maxsize=8)
 def _datasketch_permutations(number: int, seed: int, scheme: str) -> tuple[Any, Any]:
+    from datasketch import MinHash
+
     factors, terms = MinHash(number, seed, scheme=scheme).permutations
     return np.ascontiguousarray(factors), np.ascontiguousarray(terms)
 
