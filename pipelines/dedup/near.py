@@ -41,7 +41,7 @@ class NearConfig:
     `hubs`: in a bucket of the index each document is paired with that many of the best before it, so that buckets of up to
     `hubs` + 1 are paired completely and greater ones in linear time; these are listed in the table `hot_buckets`. `complete`:
     so many documents of a component are compared each with each, whatever their buckets. `max_rounds`: of the components
-    (components.py). `quality`: how a run measures what was found (quality.py).
+    (pairs/components.py). `quality`: how a run measures what was found (quality/measure.py).
     """
 
     threshold: float = 0.75
