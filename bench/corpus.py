@@ -10,8 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
 WINDOW = 1 << 27  # bytes
 
 
@@ -20,6 +18,8 @@ def jsonl(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as raw:
         lines: Any = raw
         if path.suffix == ".zst":
+            import zstandard
+
             lines = io.BufferedReader(zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(raw))
         elif path.suffix == ".gz":
             lines = gzip.GzipFile(fileobj=raw)

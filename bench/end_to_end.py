@@ -131,7 +131,7 @@ def ours(texts: Path, work: Path, documents: int, *, alone: bool = False) -> Run
     for folder in (local, events):
         folder.mkdir(parents=True)
     log = work / "gc.log"
-    java = [f"-Dlog4j2.configurationFile={ROOT / 'pipelines' / 'log4j2.properties'}", f"-Xlog:gc:file={log}"]
+    java = [f"-Xlog:gc:file={log}"]
     conf = {
         "spark.driver.memory": HEAP,
         "spark.local.dir": str(local),
@@ -142,7 +142,8 @@ def ours(texts: Path, work: Path, documents: int, *, alone: bool = False) -> Run
     }
     if alone:
         conf |= {"spark.driver.memory": "1g", "spark.executor.memory": HEAP}
-        java += ["-XX:+UseG1GC", "-XX:G1PeriodicGCInterval=1000", "-XX:-G1PeriodicGCInvokesConcurrent"]
+        java += [f"-Dlog4j2.configurationFile={ROOT / 'pipelines' / 'log4j2.properties'}", "-XX:+UseG1GC"]
+        java += ["-XX:G1PeriodicGCInterval=1000", "-XX:-G1PeriodicGCInvokesConcurrent"]
     conf["spark.driver.extraJavaOptions"] = " ".join(java)
     out = work / "run"
     command = [sys.executable, "-m", "pipelines", "run", RECIPE, "--out", str(out)]

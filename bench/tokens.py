@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -11,19 +10,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Tokenizer
 
+from bench import loader, shards
 from bench.common import About, Row, installed, interleave, run_bench, sample, speed_rows, version
 from bench.corpus import jsonl, texts
-from pipelines.manifest import Manifest, write_manifest
-from pipelines.schedule import Phase, ScheduleConfig, compile_schedule, write_schedule
-from pipelines.shards import VERSION, write_shard
 from pipelines.tokens.encode import EncodeConfig, encode, encode_texts, tokenizer_info
-from pipelines.tokens.kernels.model import byte_characters
-from pipelines.tokens.train import EOS, SPECIAL_TOKENS, TOKENIZER, Preset, TokenizerConfig, byte_level, save, train_tokenizer
-from trainer.data import load_batch, open_data
+from pipelines.tokens.presets import EOS, SPECIAL_TOKENS, TOKENIZER, Preset, byte_characters, byte_level
+from pipelines.tokens.train import TokenizerConfig, save, train_tokenizer
 
 ABOUT = About(
     title="Tokens and loader",
@@ -32,15 +27,19 @@ ABOUT = About(
         "one thread (`encode` alone: all kinds, deepseek_llm, 8,192 entries). Ours is the stage, Arrow in and Arrow lists "
         "out, with its check of a sample against the library; peers are tokenizers' encode_batch_fast and tiktoken's "
         "encode_ordinary with the same ranks, ids as Python lists. Each repetition takes other texts, and the run fails "
-        "if the ids differ. `loader`: tokens a second of whole batches in the process that trains. Ours follows a "
-        "compiled schedule over two sources at 0.7 to 0.3 and gives inputs, targets and document numbers; datatrove's "
-        "file data set reads one file in order (what it is made for) and gives inputs and positions; the NumPy memory map "
-        "takes random slices, as nanoGPT does, and knows neither sources nor documents. Files lie in the page cache: "
-        "disks and networks are not measured."
+        "if the ids differ. `loader`: tokens a second of whole batches of 16 x 4,096 in the process that trains. Ours follows "
+        "a compiled schedule over two sources at 0.7 to 0.3 and gives inputs, targets, positions in their documents and "
+        "cumulative lengths. datasets reads rows that were cut and packed beforehand: tokens alone and in order, or two "
+        "sources mixed at random with a column of positions, which is our job; Megatron's GPTDataset draws shuffled samples "
+        "of one source through its indexed reader, with the positions of the row or those in the documents; datatrove's file "
+        "data set reads one file in order (what it is made for) with positions; the NumPy memory map takes random slices, as "
+        "nanoGPT does, and knows neither sources nor documents. Files lie in the page cache: disks and networks are not "
+        "measured. `loader start` and the two rows after it: a plan of 15 T tokens over eight sources, its shards listed in a "
+        "manifest and not there (files of 1 GB): seconds to open it, then of the slowest of 100 starts from a cursor to the "
+        "places that the first batch reads; memory is what both add to a process that has loaded torch."
     ),
-    peers=("tokenizers", "tiktoken", "datatrove", "numpy", "torch"),
+    peers=("tokenizers", "tiktoken", "datasets", "megatron-core", "datatrove", "numpy", "torch"),
 )
-SAMPLES = 16  # a batch
 REPEAT = 3
 
 
@@ -144,80 +143,30 @@ def encode_row(name: str, parts: Sequence[list[str]], cfg: EncodeConfig, plain: 
     return speed_rows(name, "MB/s", amount, seconds, "ours")
 
 
-def write_sources(root: Path, tokens: Sequence[npt.NDArray[np.uint16]], cfg: EncodeConfig, steps: int, length: int) -> None:
-    """Shards of two sources and their schedule, half of the documents each."""
-    files, info = [], tokenizer_info(cfg.tokenizer)
-    for number, source in enumerate(("even", "odd")):
-        mine = tokens[number::2]
-        ids = [hashlib.blake2b(f"{source}{i}".encode(), digest_size=16).digest() for i in range(len(mine))]
-        files.append(write_shard(root, source, "train", 0, ids, mine, "uint16"))
-    manifest = Manifest(
-        version=VERSION, dtype="uint16", vocab_size=info.vocab_size, eos_id=info.eos_id, tokenizer_sha256=info.sha256,
-        recipe="bench", recipe_fingerprint="bench", files=tuple(files), seed=0,
-    )  # fmt: skip
-    write_manifest(root, manifest)
-    phase = Phase("all", steps * SAMPLES * length, length, SAMPLES * length, {"even": 0.7, "odd": 0.3})
-    schedule = compile_schedule(ScheduleConfig((phase,)), manifest.source_tokens(), manifest.fingerprint)
-    write_schedule(root.parent / "schedule.json", schedule)
-
-
-def loader(documents: Sequence[str], cfg: EncodeConfig, folder: Path, steps: int, length: int, repeat: int) -> list[Row]:
-    """Tokens a second of `steps` batches."""
-    import torch
-
-    tokens = [ids.astype(np.uint16) for ids in encode_texts(documents, cfg)]
-    write_sources(folder / "shards", tokens, cfg, steps, length)
-    flat = folder / "tokens.ds"
-    np.concatenate(tokens).tofile(flat)
-    np.cumsum([len(ids) for ids in tokens], dtype=np.uint64).tofile(f"{flat}.index")
-    data = open_data(folder / "shards")
-    mapped = np.memmap(flat, np.uint16, "r")
-    samples = min(len(mapped) // (length + 1), steps * SAMPLES)
-    draw = np.random.default_rng(0)
-
-    def ours() -> None:
-        for step in range(steps):
-            load_batch(data, step, 0, 1, SAMPLES)
-
-    def random_slices() -> None:
-        for _ in range(steps):
-            starts = draw.integers(0, len(mapped) - length - 1, SAMPLES)
-            rows = torch.from_numpy(np.stack([mapped[i : i + length + 1].astype(np.int64) for i in starts]))
-            rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
-
-    contestants: dict[str, Any] = {"ours": ours, f"{version('numpy')}, random slices": random_slices}
-    if installed("datatrove"):
-        from datatrove.utils.dataset import DatatroveFileDataset
-
-        def in_order() -> None:
-            read = DatatroveFileDataset(str(flat), length, return_positions=True)
-            for step in range(steps):
-                rows = [read[(step * SAMPLES + i) % samples] for i in range(SAMPLES)]
-                torch.stack([r["input_ids"] for r in rows]), torch.stack([r["positions"] for r in rows])
-
-        contestants[f"{version('datatrove')}, in order"] = in_order
-    for run in contestants.values():
-        run()
-    seconds, _ = interleave(contestants, repeat)
-    return speed_rows("loader", "tokens/s", steps * SAMPLES * length, seconds, "ours")
-
-
 def run(
     data: Path,
     limit: int = 250,
     steps: int = 100,
-    length: int = 2048,
+    length: int = 4096,
     repeat: int = REPEAT,
     size: int = 4 << 20,
     large: int = 65_536,
+    files: int = 60_000,
+    spark: int = 300 << 20,
 ) -> list[Row]:
-    """All rows. `limit`: of texts; `steps`: batches read; `length`: tokens a sample; `size`, `large`: see `encode_rows`."""
+    """All rows. `limit`: of texts; `steps`: batches read; `length`: tokens a sample; `size`, `large`: see `encode_rows`;
+    `files`: of the long plan; `spark`: bytes of text in the table that becomes shards."""
     documents = [text for text, _ in sample(texts(data), limit)]
-    with tempfile.TemporaryDirectory() as folder:
-        rows = encode_rows(data, Path(folder), size, large, repeat)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = encode_rows(data, folder, size, large, repeat)
         save(train_tokenizer(documents, TokenizerConfig(vocab_size=8192)), folder)
-        info = tokenizer_info(Path(folder) / TOKENIZER)
-        return rows + loader(documents, EncodeConfig(info.path, info.sha256), Path(folder), steps, length, repeat)
+        info = tokenizer_info(folder / TOKENIZER)
+        ids = [some.astype(np.uint16) for some in encode_texts(documents, EncodeConfig(info.path, info.sha256))]
+        rows += loader.rows(ids, info.eos_id, info.vocab_size, folder / "loader", steps, length, repeat)
+        rows += loader.start_rows(folder / "long", files)
+        (folder / "spark").mkdir()
+        return rows + shards.spark_rows(corpora(data), folder / "spark", spark, large, repeat)
 
 
 if __name__ == "__main__":

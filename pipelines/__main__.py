@@ -1,4 +1,4 @@
-"""The verbs: run, plan, report, inspect, trace, whatif, disagree."""
+"""The verbs: run, plan, report, inspect, trace, verify, takedown, export, whatif, disagree, tokenizers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Column, Table
 from rich.text import Text
 
+from pipelines import shard_verbs
 from pipelines.errors import UserError
-from pipelines.recipe import config_dict, load_recipe, with_settings
+from pipelines.recipe import load_recipe, with_settings
 from pipelines.rundir import RunDir, open_run
 from pipelines.schedule import ScheduleError
 from pipelines.shards import ShardError
+from pipelines.tokens import verb as tokenizer_verb
 
 RECIPE_HELP = "a name in pipelines/recipes (demo, web) or path/to/file.py:function"
 
@@ -66,14 +67,18 @@ def _parser() -> argparse.ArgumentParser:
     plan = verb(
         "plan",
         _plan,
-        "Show what `run` would do, without doing it: inputs with sizes, stages with settings, what is complete in OUT.",
-        "plan web --out out/web --set web.paths=crawl/",
+        "Show what `run` would do, without doing it: inputs with sizes, stages with settings, what is complete in OUT; and the "
+        "schedule: phases, shares, tokens and epochs per source, and where it would pass its bounds.",
+        "plan web --out out/web --set web.paths=crawl/ --tokens web-en=1.2e12 --tokens web-zh=3e11",
     )
     for made in (run, plan):
         made.add_argument("recipe", help=RECIPE_HELP)
         made.add_argument("--out", required=True, type=Path, help="the run directory (made if missing)")
         help_ = "change a setting, e.g. near_duplicates.threshold=0.8 or web.paths=DIR; VALUE is JSON or plain text; repeatable"
         made.add_argument("--set", action="append", default=[], metavar="STAGE.FIELD=VALUE", dest="settings", help=help_)
+    for made in (run, plan):
+        sizes = "tokens of a source, e.g. web-en=1.2e12, to plan a schedule before the shards are there; repeatable"
+        made.add_argument("--tokens", action="append", default=[], metavar="SOURCE=TOKENS", help=sizes)
     run.add_argument("--master", help="Spark master; default: this machine, all cores (under spark-submit: what it says)")
     conf = "a Spark setting, e.g. spark.driver.memory=8g; repeatable"
     run.add_argument("--conf", action="append", default=[], metavar="KEY=VALUE", help=conf)
@@ -99,17 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--id", help="a doc_id in hex, 32 digits")
     inspect.add_argument("--limit", type=int, default=10, help="at most this many documents (default 10)")
     inspect.add_argument("--full", action="store_true", help="the whole text, not its beginning")
-    trace = verb(
-        "trace",
-        _trace,
-        "From tokens back to pages: which document, URL, input file and offset lie behind a row of a shard, or behind the "
-        "samples of a training step.",
-        "trace out/demo --step 120",
-    )
-    trace.add_argument("--shard", help="a shard file as the manifest names it, with --row")
-    trace.add_argument("--row", type=int, help="row of the shard, from 0")
-    trace.add_argument("--step", type=int, help="a training step, from 0")
-    trace.add_argument("--limit", type=int, default=20, help="at most this many documents (default 20)")
+    shard_verbs.add(verb)
     whatif = verb(
         "whatif",
         _whatif,
@@ -131,10 +126,11 @@ def _parser() -> argparse.ArgumentParser:
         "counts, rule against rule, how far their measures lie apart, and documents that only one of them keeps.",
         "disagree out/demo gopher_quality gopher_quality@dclm",
     )
+    tokenizer_verb.add(verb)
     for made in (whatif, disagree):
         made.add_argument("--samples", type=int, default=5, help="documents to show for either direction (default 5)")
         made.add_argument("--full", action="store_true", help="their whole text, and tables uncut")
-    for made in (report, inspect, trace, whatif):
+    for made in (report, inspect, whatif):
         made.add_argument("out", type=Path, help="a run directory")
     disagree.add_argument("out", type=Path, help="a run directory, or Parquet or JSONL with texts")
     for side in ("a", "b"):
@@ -157,35 +153,18 @@ def _run(args: argparse.Namespace, console: Console) -> None:
 
 
 def _plan(args: argparse.Namespace, console: Console) -> None:
+    from pipelines.planning import planned_schedule, print_plan, print_schedule
     from pipelines.run import make_plan
 
     plan, rundir = make_plan(with_settings(load_recipe(args.recipe), args.settings)), RunDir(args.out)
-    console.print(f"recipe [bold]{plan.recipe.name}[/]: {plan.recipe.doc.splitlines()[0] if plan.recipe.doc else ''}")
-    inputs = Table("source", "files", "MB", "reader", title="inputs", title_justify="left")
-    for used in plan.recipe.inputs:
-        sizes = [f["bytes"] for f in plan.files if f["source"] == used.source]
-        inputs.add_row(used.source, str(len(sizes)), f"{sum(sizes) / 1e6:,.1f}", used.spec.name)
-    table = Table("step", "stage", "kind", "settings", "state", title="steps", title_justify="left")
-    for step in plan.steps:
-        complete = rundir.manifest(rundir.table(step), step.fingerprint) is not None
-        state = "complete, will be skipped" if complete else "to do"
-        for stage in step.stages:
-            table.add_row(f"{step.index:02d}", stage.name, stage.spec.kind, _settings(stage.cfg), state)
-    for name in ("index", "tokenizer", "shards"):
-        if getattr(plan.recipe, name) is not None:
-            complete = rundir.manifest(getattr(rundir, name), getattr(plan, name)) is not None
-            table.add_row(
-                "", name, "", _settings(getattr(plan.recipe, name)), "complete, will be skipped" if complete else "to do"
-            )
-    if plan.recipe.schedule is not None:
-        table.add_row("", "schedule", "", _settings(plan.recipe.schedule), "always compiled")
-    console.print(inputs, table)
-
-
-def _settings(cfg: Any) -> str:
-    described = config_dict(cfg)
-    text = ", ".join(f"{k}={v}" for k, v in described.items()) if isinstance(described, dict) else str(described)
-    return textwrap.shorten(text, 160, placeholder=" ...")
+    print_plan(plan, rundir, console)
+    schedule = planned_schedule(plan, rundir, args.tokens)
+    if schedule is not None:
+        print_schedule(schedule, console)
+        if over := schedule.violations():
+            raise ScheduleError("\n  ".join(over))
+    elif plan.recipe.schedule is not None:
+        console.print("the schedule is compiled over the shards; --tokens SOURCE=TOKENS plans it before they are there")
 
 
 def _report(args: argparse.Namespace, console: Console) -> None:
@@ -244,26 +223,6 @@ def _print_document(row: dict[str, Any], console: Console, full: bool) -> None:
         )
     text = row["text"] or ""
     console.print(Text(textwrap.indent(text if full else textwrap.shorten(text, 300, placeholder=" ..."), "  "), style="dim"))
-
-
-def _trace(args: argparse.Namespace, console: Console) -> None:
-    from pipelines.lookup import trace_row, trace_step
-
-    rundir, plan = open_run(args.out)
-    if (args.step is None) == (args.shard is None or args.row is None):
-        raise UserError("trace takes either --step N or --shard FILE --row N")
-    if args.step is not None:
-        found = trace_step(rundir, plan, args.step, args.limit)
-    else:
-        found = trace_row(rundir, plan, args.shard, args.row)
-    table = Table(
-        "shard", "row", "tokens", "doc_id", Column("URL or record", overflow="fold"), Column("file", overflow="fold"), "offset"
-    )
-    for page in found:
-        tokens = f"{page['tokens'][0]}-{page['tokens'][1]}" if page["tokens"][1] else "all"
-        name = page["url"] or page["record_id"] or ""
-        table.add_row(page["shard"], str(page["row"]), tokens, page["doc_id"].hex(), name, page["file"], str(page["offset"]))
-    console.print(table)
 
 
 def _whatif(args: argparse.Namespace, console: Console) -> None:

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import UserError
@@ -23,6 +25,36 @@ def ensure_java() -> None:
     """
     if not Path(os.environ.get("JAVA_HOME", "")).is_relative_to(_cache()):
         os.environ["JAVA_HOME"] = str(_wrapped(find_java()))
+
+
+def class_archive() -> Path:
+    """Where `pipelines.warm` leaves the classes of Spark as this Java has read and verified them (class-data sharing, JEP 350).
+
+    To be asked after `ensure_java`; named after this pyspark. A Java that finds the file out of date passes over it.
+    """
+    import pyspark
+
+    key = hashlib.sha256(f"{pyspark.__version__} {pyspark.__file__}".encode()).hexdigest()[:12]
+    return Path(os.environ["JAVA_HOME"]) / f"spark-{key}.jsa"
+
+
+@contextmanager
+def archiving() -> Iterator[str]:
+    """Yields the option with which a Java makes `class_archive` at its end; it must have ended when the block does.
+
+    No Java may be able to: then there is none, and everything runs as it would, a few seconds later. A runtime that comes
+    without the archive of its own classes, on which this one is laid, gets that first.
+    """
+    ensure_java()
+    target, java = class_archive(), Path(os.environ["JAVA_HOME"]) / "bin" / "java"
+    if subprocess.run([java, "-Xshare:on", "-version"], capture_output=True, check=False).returncode:
+        subprocess.run([java, "-Xshare:dump"], capture_output=True, check=False)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        made = Path(folder) / target.name
+        target.unlink(missing_ok=True)  # a session would load it, and Java lays no archive on a second one
+        yield f"-Xlog:disable -XX:ArchiveClassesAtExit={made}"
+        if made.is_file():
+            made.replace(target)
 
 
 def find_java() -> Path:

@@ -1,4 +1,4 @@
-"""Questions to a finished run, answered from its files without Spark: inspect a document, trace a token to its page."""
+"""The tables of a finished run, read without Spark: which of its documents match."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipelines.errors import UserError
 from pipelines.rundir import RunDir
-from pipelines.schedule import ScheduleError, read_schedule
 from pipelines.schema import DROPPED, KEPT, QUARANTINED
-from pipelines.shards import ShardError, Shards, Span
 
 IGNORED = [".", "_", "manifest"]  # what lies in a step's folder besides Parquet
-PROVENANCE = ("doc_id", "source", "url", "file", "offset", "record_id")
 
 
 def tables(rundir: RunDir, plan: dict[str, Any]) -> Iterator[tuple[str, ds.Dataset]]:
@@ -62,54 +58,3 @@ def documents(
                     return
                 found += 1
                 yield {"table": folder, **row}
-
-
-def trace_row(rundir: RunDir, plan: dict[str, Any], shard: str, row: int) -> list[dict[str, Any]]:
-    """The page behind a row of a shard file ("web-en/train-00000.arrow"). Raises UserError where there is no such row."""
-    path = rundir.shards / shard
-    if not path.is_file():
-        raise UserError(
-            f"there is no shard {shard!r} in {rundir.shards}; name it as the manifest does, e.g. web-en/train-00000.arrow"
-        )
-    with pa.memory_map(str(path)) as mapped:
-        ids = pa.ipc.open_file(mapped).read_all()["doc_id"]
-        if not 0 <= row < len(ids):
-            raise UserError(f"{shard} has rows 0 to {len(ids) - 1}, not {row}")
-        doc_id = ids[row].as_py()
-    return _pages(rundir, plan, [Span(doc_id, shard, row, 0, 0)])
-
-
-def trace_step(rundir: RunDir, plan: dict[str, Any], step: int, limit: int) -> list[dict[str, Any]]:
-    """The pages whose tokens the trainer sees in a step, in the order of its samples. Raises UserError for a step outside."""
-    try:
-        schedule, shards = read_schedule(rundir.schedule), Shards(rundir.shards)
-        if not 0 <= step < schedule.total_steps:
-            raise UserError(f"the schedule has steps 0 to {schedule.total_steps - 1}, not {step}")
-        plan_ = schedule.step_plan(step)
-        spans: list[Span] = []
-        for index in range(plan_.first_sample, plan_.first_sample + plan_.samples):
-            sample = schedule.sample(plan_.phase, index)
-            spans += shards.stream(sample.source).documents(sample.start, sample.length)
-            if len(spans) >= limit:
-                break
-    except (ShardError, ScheduleError) as error:
-        raise UserError(str(error)) from error
-    return _pages(rundir, plan, spans[:limit])
-
-
-def _pages(rundir: RunDir, plan: dict[str, Any], spans: list[Span]) -> list[dict[str, Any]]:
-    rows = documents(rundir, plan, outcome=KEPT, doc_ids={s.doc_id for s in spans})
-    by_id = {row["doc_id"]: row for row in rows}
-    if missing := [s for s in spans if s.doc_id not in by_id]:
-        raise UserError(
-            f"document {missing[0].doc_id.hex()} of {missing[0].file} is in no table of this run; was OUT changed by hand?"
-        )
-    return [
-        {
-            "shard": span.file,
-            "row": span.row,
-            "tokens": (span.start, span.start + span.length),
-            **{name: by_id[span.doc_id][name] for name in PROVENANCE},
-        }
-        for span in spans
-    ]

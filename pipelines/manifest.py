@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
+ORDER, SPLIT = b"headrace-order", b"headrace-split"  # what a keyed hash is for
+_LABELS = ("recipe", "recipe_fingerprint", "takedowns")  # not what a reader gets; the last takedown comes in by its tombstones
 
 
 class ShardError(Exception):
@@ -19,7 +24,10 @@ class ShardError(Exception):
 
 @dataclass(frozen=True)
 class ShardFile:
-    """One file of the manifest; `path` is relative to the root, with forward slashes."""
+    """One file of the manifest; `path` is relative to the root, with forward slashes.
+
+    `provenance`: SHA-256 of the Parquet file beside it whose row i tells where row i comes from; None where there is none.
+    """
 
     path: str
     source: str
@@ -27,6 +35,36 @@ class ShardFile:
     rows: int
     tokens: int
     sha256: str
+    provenance: str | None = None
+
+    @property
+    def provenance_path(self) -> str:
+        """Where the provenance of the rows lies, relative to the root."""
+        return self.path.removesuffix(".arrow") + ".provenance.parquet"
+
+
+@dataclass(frozen=True)
+class Order:
+    """The rows of a source lie by the column `by`, shuffled inside blocks of `window` ranks, not by the keyed hash alone."""
+
+    source: str
+    by: str
+    descending: bool
+    window: int
+
+
+@dataclass(frozen=True)
+class Takedown:
+    """A set of tombstones (all so far) of `rows` rows, and the fingerprint of the shards before it."""
+
+    sha256: str
+    rows: int
+    before: str
+
+    @property
+    def path(self) -> str:
+        """Where the set lies below the root: named by its content, so that a manifest and its set cannot be mixed up."""
+        return f"tombstones-{self.sha256[:16]}.parquet"
 
 
 @dataclass(frozen=True)
@@ -42,12 +80,33 @@ class Manifest:
     recipe_fingerprint: str
     files: tuple[ShardFile, ...]
     seed: int | None = None
+    orders: tuple[Order, ...] = ()
+    takedowns: tuple[Takedown, ...] = ()  # oldest first; the last one's tombstones are in force
+
+    @cached_property
+    def _written(self) -> str:
+        content = {name: value for name, value in vars(self).items() if name in _FIELDS and name not in _LABELS}
+        content["files"] = [{k: v for k, v in vars(file).items() if k != "provenance"} for file in self.files]
+        content["orders"] = [vars(order) for order in self.orders]
+        return _digest(content)
+
+    @property
+    def lineage(self) -> tuple[str, ...]:
+        """The fingerprints there were before each takedown and, last, the one there is.
+
+        A takedown moves no token, so what was begun on earlier ones, a schedule or a training run, goes on.
+        """
+        return self._written, *(_digest([self._written, takedown.sha256]) for takedown in self.takedowns)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what a reader gets, as canonical JSON: every byte of every file, not the recipe that wrote them."""
-        content = {k: v for k, v in asdict(self).items() if k not in ("recipe", "recipe_fingerprint")}
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        """SHA-256 of what a reader of tokens gets, as canonical JSON: every byte of every shard and the tombstones in force,
+        not the recipe that wrote them nor where they come from."""
+        return self.lineage[-1]
+
+    def order(self, source: str) -> Order | None:
+        """How the rows of a source lie; None: by the keyed hash, or with no seed as they were written."""
+        return next((order for order in self.orders if order.source == source), None)
 
     def source_tokens(self, split: str = "train") -> dict[str, int]:
         """Tokens per source of one split, sources in manifest order."""
@@ -58,19 +117,47 @@ class Manifest:
         return tokens
 
 
+_FIELDS = tuple(f.name for f in fields(Manifest))
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def order_key(seed: int, doc_id: bytes) -> int:
     """The keyed 64-bit hash (BLAKE2b) by which rows lie inside a source; ties are broken by doc_id."""
-    return _keyed(seed, doc_id, b"headrace-order")
+    return _keyed(seed, doc_id, ORDER)
 
 
 def is_validation(seed: int, doc_id: bytes, share: float) -> bool:
     """Whether a document is held out; about `share` of all documents, by a hash independent of `order_key`."""
-    return _keyed(seed, doc_id, b"headrace-split") < int(share * 2**64)
+    return split_key(seed, doc_id) < int(share * 2**64)
+
+
+def split_key(seed: int, doc_id: bytes) -> int:
+    """The keyed 64-bit hash that splits: the documents held out are those with the lowest ones."""
+    return _keyed(seed, doc_id, SPLIT)
+
+
+def digests(seed: int, doc_ids: Iterable[bytes], purpose: bytes) -> bytes:
+    """`order_key` (for ORDER) or `split_key` (SPLIT) of many documents, 8 bytes big-endian each."""
+    copy = _state(seed, purpose).copy
+    found = []
+    for doc_id in doc_ids:
+        state = copy()
+        state.update(doc_id)
+        found.append(state.digest())
+    return b"".join(found)
 
 
 def _keyed(seed: int, doc_id: bytes, purpose: bytes) -> int:
-    key = seed.to_bytes(8, "little", signed=True)
-    return int.from_bytes(hashlib.blake2b(doc_id, digest_size=8, key=key, person=purpose).digest(), "big")
+    state = _state(seed, purpose)
+    state.update(doc_id)
+    return int.from_bytes(state.digest(), "big")
+
+
+def _state(seed: int, purpose: bytes) -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=8, key=seed.to_bytes(8, "little", signed=True), person=purpose)
 
 
 def write_manifest(root: str | Path, manifest: Manifest) -> None:
@@ -79,15 +166,18 @@ def write_manifest(root: str | Path, manifest: Manifest) -> None:
     write_atomic(Path(root) / MANIFEST, json.dumps(content, indent=1) + "\n")
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees all of it or none: temporary name, fsync, rename."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees all of it or none: temporary name, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def temporary_name(path: Path) -> Path:
@@ -109,11 +199,13 @@ def read_manifest(root: str | Path) -> Manifest:
         raise ShardError(f"{path} has format version {version!r}, this program reads {VERSION}; write the shards again")
     recorded = content.pop("fingerprint", None)
     try:
-        files = tuple(ShardFile(**file) for file in content.pop("files"))
-        manifest = Manifest(**content, files=files)
+        parts: dict[str, Any] = {"files": ShardFile, "orders": Order, "takedowns": Takedown}
+        manifest = Manifest(**content | {name: tuple(kind(**v) for v in content[name]) for name, kind in parts.items()})
     except (KeyError, TypeError) as error:
-        names = ", ".join(f.name for f in fields(Manifest))
-        raise ShardError(f"{path} does not hold the fields {names} ({error}); write the shards again") from error
+        raise ShardError(f"{path} does not hold the fields {', '.join(_FIELDS)} ({error}); write the shards again") from error
     if recorded != manifest.fingerprint:
         raise ShardError(f"{path} was changed after it was written: fingerprint {manifest.fingerprint}, recorded {recorded}")
+    for takedown, before in zip(manifest.takedowns, manifest.lineage, strict=False):
+        if takedown.before != before:
+            raise ShardError(f"{path} was changed after it was written: a takedown was of {takedown.before}, not of {before}")
     return manifest

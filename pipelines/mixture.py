@@ -1,13 +1,14 @@
 """A mixture as arithmetic: which source the i-th sample of a phase is of, and the how-manieth of that source.
 
 The index runs down a binary tree of two-way splits, one leaf a source: at a node that gives the share p to its left side,
-floor(i p + 1/2) of the first i samples go left. Counts per source are therefore a closed form, and exact to about a sample at
-every prefix, whatever the number of sources (floors of weight x index per source would not partition the indices).
+floor(i p + 1/2) of the first i samples go left. Counts per source are therefore a closed form, exact to about a sample at
+every prefix (`largest_error`), whatever the number of sources (floors of weight x index per source would not partition the
+indices).
 """
 
 from __future__ import annotations
 
-import heapq
+from bisect import insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -31,16 +32,74 @@ class Node:
     right: Node | str
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A tree on its way: weight, first name; per leaf its weight, and the sum of its shares of all nodes above it."""
+
+    weight: Fraction
+    name: str
+    tree: Node | str
+    leaves: tuple[tuple[float, float], ...]
+
+    @property
+    def load(self) -> float:
+        return max(load for _, load in self.leaves)
+
+
 def build_tree(weights: Mapping[str, float]) -> Node | str:
-    """A Huffman tree: heavy sources near the root, so that few splits and little rounding lie on their way."""
-    heap: list[tuple[Fraction, str, Node | str]] = [(Fraction(w), s, s) for s, w in weights.items() if w > 0]
-    heapq.heapify(heap)
-    while len(heap) > 1:
-        small, large = heapq.heappop(heap), heapq.heappop(heap)
-        weight = small[0] + large[0]
-        share = min(max(round(large[0] / weight * ONE), 1), ONE - 1)
-        heapq.heappush(heap, (weight, min(small[1], large[1]), Node(share, large[2], small[2])))
-    return heap[0][2]
+    """A tree in which few splits, and little of their rounding, lie on the way to a source.
+
+    Parts are joined from the lightest on, as in a Huffman tree, but each time those two neighbours by weight whose union bears
+    the least error: the rounding of a node reaches its leaves by their share of it, so a light source beside a heavy one, deep
+    down, would cost the heavy one. A few forests are followed at once, the best one stays.
+    """
+    parts = sorted((_Part(Fraction(w), s, s, ((w, 0.0),)) for s, w in weights.items() if w > 0), key=_key)
+    while len(parts) > 32:  # the lightest of very many, as Huffman has it
+        insort(parts, _join(parts.pop(0), parts.pop(0)), key=_key)
+    forests, width = [tuple(parts)], max(1, 64 // len(parts))
+    while len(forests[0]) > 2:
+        joined = [(*f[:i], *f[i + 2 :], _join(f[i], f[i + 1])) for f in forests for i in range(len(f) - 1)]
+        ranked = {_rank(forest): forest for forest in joined}
+        forests = [tuple(sorted(ranked[rank], key=_key)) for rank in sorted(ranked)[:width]]
+    best = forests[0]
+    return _join(*best).tree if len(best) == 2 else best[0].tree
+
+
+def _join(light: _Part, heavy: _Part) -> _Part:
+    weight = light.weight + heavy.weight
+    share = min(max(round(heavy.weight / weight * ONE), 1), ONE - 1)
+    leaves = tuple((w, load + w / float(weight)) for w, load in light.leaves + heavy.leaves)
+    return _Part(weight, min(light.name, heavy.name), Node(share, heavy.tree, light.tree), leaves)
+
+
+def _key(part: _Part) -> tuple[Fraction, str]:
+    return part.weight, part.name
+
+
+def _rank(forest: tuple[_Part, ...]) -> tuple[float, float, tuple[str, ...]]:
+    loads = [part.load for part in forest]
+    return (
+        max(*loads, 0.8),
+        sum(loads),
+        tuple(sorted(part.name for part in forest)),
+    )  # under .8 all are well off: the sum decides
+
+
+def largest_error(tree: Node | str) -> float:
+    """By how many samples, at most, a source's count at any prefix lies off its share of the samples so far."""
+
+    def below(tree: Node | str, share: float, error: float) -> float:
+        # a node is off by half a sample of its own rounding and by its share of what its parent is off
+        error = share * error + 0.5
+        if isinstance(tree, str):
+            return error
+        left = tree.left_share / ONE
+        return max(below(tree.left, left, error), below(tree.right, 1 - left, error))
+
+    if isinstance(tree, str):
+        return 0.0
+    left = tree.left_share / ONE
+    return max(below(tree.left, left, 0.0), below(tree.right, 1 - left, 0.0))
 
 
 def _left(share: int, count: int) -> int:

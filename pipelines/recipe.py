@@ -269,15 +269,16 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
     """The recipe with `STAGE.FIELD=VALUE` applied (VALUE is JSON, or a plain string where it is not). Raises UserError."""
     for setting in settings:
         path, equals, text = setting.partition("=")
-        owner, dot, name = path.partition(".")
-        if not (equals and dot and name):
+        owner, _, name = path.partition(".")
+        whole = owner in ("index", "tokenizer", "shards", "schedule")  # a field of the recipe, which may have a name as a whole
+        if not (equals and (name or (whole and "." not in path))):
             raise UserError(f"--set {setting!r} is not STAGE.FIELD=VALUE, e.g. --set near_duplicates.threshold=0.8")
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        if owner in ("index", "tokenizer", "shards", "schedule"):
-            recipe = replace(recipe, **{owner: _set(getattr(recipe, owner), name, value, setting)})
+        if whole:
+            recipe = _set(recipe, path, value, setting)
             continue
         owners: dict[str, Stage | Input] = {s.name: s for s in recipe.stages}
         owners |= {i.source: i for i in recipe.inputs}

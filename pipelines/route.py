@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,34 @@ class RouteConfig:
 
 
 @dataclass(frozen=True)
+class LabelRouteConfig:
+    """`column`: of labels; `labels`: those that get a part of their own; `other`: name for the rest, "" to keep the source's.
+
+    `sources`: those that are split; none given: all.
+    """
+
+    column: str
+    labels: tuple[str, ...]
+    other: str = "other"
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ValueRouteConfig:
+    """`parts`: (name, least value), values ascending; `column`: of numbers. `sources`: which are split; none given: all."""
+
+    column: str = "characters"
+    parts: tuple[tuple[str, float], ...] = (("long", 131_072),)
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(tuple(pair) for pair in self.parts))  # lists, where --set gave them
+        values = [least for _, least in self.parts]
+        if not values or any(a >= b for a, b in pairwise(values)):
+            raise ValueError(f"parts is {self.parts}; it must be pairs (name, least value), values ascending")
+
+
+@dataclass(frozen=True)
 class RehydrateConfig:
     """`copies`: (least cluster size, copies), sizes ascending from 1: a size between two has the copies of the lesser.
 
@@ -51,11 +80,53 @@ class RehydrateConfig:
 def route_by_language(docs: pa.RecordBatch, cfg: RouteConfig) -> pa.RecordBatch:
     """Rename the source of rows of `cfg.sources`: "web" and "zh" become "web-zh". Shards and mixture weights use this name."""
     known = pc.is_in(docs["lang"], pa.array(cfg.languages, pa.string()))
-    lang = pc.if_else(known, docs["lang"], cfg.other)
     split = pc.is_in(docs["source"], pa.array(cfg.sources, pa.string()))
-    return with_columns(
-        docs, {"source": pc.if_else(split, pc.binary_join_element_wise(docs["source"], lang, "-"), docs["source"])}
-    )
+    return _split(docs, (), pc.if_else(split, pc.if_else(known, docs["lang"], cfg.other), ""))
+
+
+@batch_stage()
+def route_by_label(docs: pa.RecordBatch, cfg: LabelRouteConfig) -> pa.RecordBatch:
+    """Rename the source of rows by what a classifier said of them: "web" with the label "math" becomes "web-math".
+
+    A schedule gives weights to such classes over all sources by pattern: {"*-math": 0.25} (Llama 3, section 3.1.2, mixes by
+    classes of knowledge). Raises UserError without the column.
+    """
+    label = _column(docs, cfg.column)
+    known = pc.is_in(label, pa.array(cfg.labels, pa.string()))
+    return _split(docs, cfg.sources, pc.if_else(pc.fill_null(known, False), label, cfg.other))
+
+
+@batch_stage()
+def route_by_value(docs: pa.RecordBatch, cfg: ValueRouteConfig) -> pa.RecordBatch:
+    """Rename the source of rows whose value is large enough: "books" becomes "books-long", others keep their name.
+
+    `characters` is the length of the text where no column has this name: documents for phases of long context (Llama 3,
+    section 3.4.2). A quality score makes buckets that the phases of a curriculum weigh. A null value keeps its name. Raises
+    UserError without the column.
+    """
+    if cfg.column == "characters" and "characters" not in docs.schema.names:
+        value = pc.utf8_length(docs["text"])
+    else:
+        value = _column(docs, cfg.column)
+    name: Any = pa.scalar("", pa.string())
+    for part, least in cfg.parts:
+        name = pc.if_else(pc.fill_null(pc.greater_equal(value, least), False), part, name)
+    return _split(docs, cfg.sources, name)
+
+
+def _column(docs: pa.RecordBatch, name: str) -> Any:
+    if name not in docs.schema.names:
+        raise UserError(f"there is no column {name!r} to route by; put the stage that adds it before, or name another")
+    return docs[name]
+
+
+def _split(docs: pa.RecordBatch, sources: tuple[str, ...], part: Any) -> pa.RecordBatch:
+    """`<source>-<part>` for rows of `sources` (none given: of all) whose part has a name."""
+    here = pc.not_equal(part, "")
+    if sources:
+        here = pc.and_(here, pc.is_in(docs["source"], pa.array(sources, pa.string())))
+    name = pc.binary_join_element_wise(docs["source"], part, "-")
+    return with_columns(docs, {"source": pc.if_else(here, name, docs["source"])})
 
 
 @batch_stage()

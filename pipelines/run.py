@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 
 from pipelines import ledger
@@ -20,8 +21,8 @@ from pipelines.read.files import list_files
 from pipelines.recipe import Recipe, Step, config_dict, config_files, fingerprint, steps
 from pipelines.rundir import HIDDEN_MANIFEST, MANIFEST, RunDir, write_json
 from pipelines.schedule import ScheduleError, compile_schedule, write_schedule
-from pipelines.schema import DROPPED, QUARANTINE, QUARANTINED, RECORD, REMOVED
-from pipelines.shards import read_manifest
+from pipelines.schema import DROPPED, KEPT, QUARANTINE, QUARANTINED, RECORD, REMOVED
+from pipelines.shards import Shards
 from pipelines.spark import (
     checkpoints,
     files_frame,
@@ -32,7 +33,6 @@ from pipelines.spark import (
     session,
     spark_path,
     step_schema,
-    to_spark_schema,
     write_table,
 )
 
@@ -79,7 +79,8 @@ class Plan:
             for step in self.steps
         ]
         tail = {
-            name: {"fingerprint": getattr(self, name), "config": config_dict(getattr(self.recipe, name))}
+            name: {"fingerprint": getattr(self, name), "config": config_dict(cfg := getattr(self.recipe, name))}
+            | ({"files": used} if (used := config_files(cfg)) else {})
             for name in ("index", "tokenizer", "shards", "schedule")
             if getattr(self.recipe, name) is not None
         }
@@ -97,7 +98,7 @@ def make_plan(recipe: Recipe) -> Plan:
     for step in made:
         schemas.append(step_schema(step, row_schema(schemas[-1]) if schemas else RECORD))
     index = fingerprint("index", recipe.index, made[-1].fingerprint)
-    tokenizer = fingerprint("tokenizer", recipe.tokenizer, made[-1].fingerprint)
+    tokenizer = fingerprint("tokenizer", recipe.tokenizer, made[-1].fingerprint, *config_files(recipe.tokenizer))
     shards = fingerprint("shards", recipe.shards, tokenizer)
     schedule = fingerprint("schedule", recipe.schedule, shards)
     return Plan(recipe, files, made, tuple(schemas), index, tokenizer, shards, schedule)
@@ -250,7 +251,7 @@ class Engine:
                 parts.append(rows.where(rows["outcome"] == outcome).withColumnsRenamed(renamed).select(*schema.names))
             temporary = self.rundir.begin(folder.name)
             reduce(DataFrame.unionByName, parts).coalesce(8).write.mode("overwrite").parquet(spark_path(temporary))
-            write_json(temporary / HIDDEN_MANIFEST, {"recipe_fingerprint": last, "rows": self._rows_in(temporary, schema)})
+            write_json(temporary / HIDDEN_MANIFEST, {"recipe_fingerprint": last, "rows": _rows_in(temporary)})
             self.rundir.publish(temporary, folder)
         manifests = [self.manifest(i) for i in range(len(self.plan.steps))]
         seconds = {name: s for m in manifests if m for name, s in m["seconds"].items()}
@@ -272,9 +273,6 @@ class Engine:
         counted: list[dict[str, Any]] = rows.groupBy(*keys).count().withColumnRenamed("count", "rows").toArrow().to_pylist()
         return counted
 
-    def _rows_in(self, folder: Path, schema: pa.Schema) -> int:
-        return int(self.spark.read.schema(to_spark_schema(schema)).parquet(spark_path(folder)).count())
-
     def _say_complete(self, name: str) -> None:
         self.console.print(f"  {name}: complete, skipped", highlight=False)
 
@@ -290,45 +288,34 @@ def make_index(engine: Engine, folder: Path) -> None:
 
 
 def make_tokenizer(engine: Engine, folder: Path) -> None:
-    """A tokenizer trained on a sample of the last table, and how it compresses each source and language."""
-    from pipelines.tokens.train import report, sample_documents, save, train_tokenizer
+    """A tokenizer trained or extended on a sample of the last table, and how it compresses each source and language."""
+    from pipelines.tokens.fit import facts, fit
+    from pipelines.tokens.sample import sample_documents
+    from pipelines.tokens.train import save
 
     cfg = engine.plan.recipe.tokenizer
     sample = sample_documents(engine.rows(), cfg)
-    tokenizer = train_tokenizer(sample["text"].to_pylist(), cfg)
+    tokenizer, extension = fit(sample, cfg)
     sha256 = save(tokenizer, folder)
-    compression = [
-        {
-            **asdict(c),
-            "characters_per_token": c.characters_per_token,
-            "bytes_per_token": c.bytes_per_token,
-            "fertility": c.fertility,
-        }
-        for c in report(tokenizer, sample)
-    ]
-    write_json(
-        folder / MANIFEST,
-        {
-            "recipe_fingerprint": engine.plan.tokenizer,
-            "sha256": sha256,
-            "vocab_size": tokenizer.get_vocab_size(with_added_tokens=True),
-            "sample_bytes": sum(c["bytes"] for c in compression),
-            "compression": compression,
-        },
-    )
+    said = facts(tokenizer, sample, cfg, extension)
+    write_json(folder / MANIFEST, {"recipe_fingerprint": engine.plan.tokenizer, "sha256": sha256, **said})
 
 
 def make_shards(engine: Engine, folder: Path) -> None:
-    """The last table as token shards; what they hold is held against what the table keeps."""
+    """The last table as token shards; what they hold is held against what the table keeps. Takedowns of OUT stay in force."""
+    from pipelines.takedown import apply_recorded
     from pipelines.tokens.encode import tokenizer_info
     from pipelines.tokens.write import write_shards
 
     plan = engine.plan
     info = tokenizer_info(engine.rundir.tokenizer / "tokenizer.json")
-    manifest = write_shards(engine.rows(), plan.recipe.shards, folder, info, plan.recipe.name, plan.shards)
+    table = engine.rundir.table(plan.steps[-1]) / f"outcome={KEPT}"
+    manifest = write_shards(engine.spark, table, plan.recipe.shards, folder, info, plan.recipe.name, plan.shards)
     written = sum(f.rows for f in manifest.files)
     if written != (kept := _kept(engine)):
         raise ledger.LedgerError(f"the shards do not balance: {kept} documents were kept and {written} are in the shards")
+    if gone := apply_recorded(engine.rundir.path, folder):
+        engine.console.print(f"  shards: {gone} documents of takedowns.json are taken down in them too", highlight=False)
 
 
 def _kept(engine: Engine) -> int:
@@ -339,13 +326,20 @@ def _kept(engine: Engine) -> int:
 
 def make_schedule(plan: Plan, rundir: RunDir) -> None:
     """OUT/schedule.json, compiled against the shards that are there. Raises UserError for a plan that cannot be carried out."""
-    shards = read_manifest(rundir.shards)
+    from pipelines.packing import layout
+
+    shards = Shards(rundir.shards)
     try:
-        wanted, tokens = plan.recipe.schedule, shards.source_tokens()
-        schedule = compile_schedule(wanted(tokens) if callable(wanted) else wanted, tokens, shards.fingerprint)
+        wanted, tokens = plan.recipe.schedule, shards.manifest.source_tokens()
+        cfg = wanted(tokens) if callable(wanted) else wanted
+        schedule = compile_schedule(cfg, tokens, shards.manifest.fingerprint, layout(shards, cfg.phases))
     except ScheduleError as error:
         raise UserError(f"the schedule of recipe {plan.recipe.name!r} cannot be carried out: {error}") from error
     write_schedule(rundir.schedule, schedule)
+
+
+def _rows_in(folder: Path) -> int:
+    return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
 
 
 def _refuse_broken_stage(entries: list[ledger.Entry]) -> None:

@@ -41,15 +41,7 @@ class RunDir:
 
     def claim(self, recipe: Recipe) -> None:
         """Make OUT ours: create it, lock it, refuse another recipe's. Raises UserError."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 (held until the process ends)
-        except OSError as error:
-            raise UserError(f"cannot write to --out {self.path}: {error.strerror}; choose a folder you may write to") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another run is writing to {self.path}; wait for it, or choose another --out") from None
+        self.lock()
         if self.plan.is_file():
             owner = read_json(self.plan)["recipe"]
             if owner != recipe.name:
@@ -60,6 +52,19 @@ class RunDir:
             raise UserError(f"{self.path} is not empty and holds no run of ours (no plan.json); choose another --out")
         for half_written in self.path.glob(".tmp-*"):
             shutil.rmtree(half_written) if half_written.is_dir() else half_written.unlink()
+
+    def lock(self) -> None:
+        """Keep others from writing to OUT until `release`. Raises UserError where another does."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 (held until the process ends)
+        except OSError as error:
+            raise UserError(f"cannot write to --out {self.path}: {error.strerror}; choose a folder you may write to") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise UserError(f"another run is writing to {self.path}; wait for it, or choose another --out") from None
 
     def release(self) -> None:
         """Give the lock back; a process that ends does so too."""

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import UserError
-from pipelines.java import ensure_java
+from pipelines.java import class_archive, ensure_java
 from pipelines.recipe import Input, Stage, Step, Table
 from pipelines.rundir import BESIDE
 from pipelines.schema import (
@@ -91,7 +91,8 @@ def session(master: str | None = None, *, app: str = "headrace", settings: Mappi
             "spark.ui.enabled": "false",
             "spark.sql.files.maxPartitionBytes": str(32 << 20),  # a few compressed files are work for all cores
             "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1)),
-            "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={_LOGGING} {_TUNING}",
+            # the default ones, so that who gives spark.driver.extraJavaOptions adds to them
+            "spark.driver.defaultJavaOptions": f"-Dlog4j2.configurationFile={_LOGGING} {_TUNING} {_sharing()}".rstrip(),
         }
     builder = SparkSession.builder.master(master).appName(app)
     for key, value in (conf | dict(settings or {})).items():
@@ -107,6 +108,11 @@ def session(master: str | None = None, *, app: str = "headrace", settings: Mappi
 def is_local(master: str) -> bool:
     """Whether a master is this process alone: then no executor can be lost, and all see the same files and modules."""
     return master == "local" or master.startswith("local[")
+
+
+def _sharing() -> str:
+    """The options with which Java maps the classes of Spark that `pipelines.warm` archived; silent where they do not fit."""
+    return f"-Xlog:disable -XX:SharedArchiveFile={archive}" if (archive := class_archive()).is_file() else ""
 
 
 @contextmanager

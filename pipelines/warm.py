@@ -1,25 +1,23 @@
-"""Compile the kernels of the recipes once, so that no run waits for it: `python -m pipelines.warm`."""
+"""Once a machine, so that no run waits for it: compile the kernels, archive Spark's classes. `python -m pipelines.warm`."""
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
-from typing import Any
+from pathlib import Path
 
-import pyarrow as pa
-
-from pipelines.recipe import Table, load_recipe
+from pipelines.java import archiving
+from pipelines.recipe import Input, Recipe, Stage, load_recipe
 from pipelines.schema import DECISION, RECORD, record_batch
-from pipelines.tokens.encode import EncodeConfig, encode_array
-from pipelines.tokens.train import TOKENIZER, TokenizerConfig, save, train_tokenizer
 
 TEXT = "The river had been rising since the morning.\nPeople of the village came to look at it, and nobody could say how far."
 RECIPES = ("demo", "web")
 
 
 def main() -> int:
-    """Run each batch stage that works on text or addresses over a document, table stages over a few, the encoder."""
+    """Run each batch stage that works on text or addresses over a document, and a small recipe of all that needs tables."""
     begin = time.monotonic()
     for name in RECIPES:
         record = {"doc_id": [bytes(16)], "source": ["web"], "url": ["https://example.org/a"], "text": [TEXT]}
@@ -28,51 +26,58 @@ def main() -> int:
             if stage.spec.kind == "batch" and stage.spec.name != "extract":
                 made = stage.run(docs, stage.cfg)
                 docs = made.select([column for column in made.schema.names if column not in DECISION.names])
-    _encoder()
-    _tables()
+    with tempfile.TemporaryDirectory() as folder, archiving() as option:
+        _run(Path(folder), option)
     sys.stdout.write(f"kernels are ready ({time.monotonic() - begin:.0f} s)\n")
     return 0
 
 
-def _encoder() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        sha256 = save(train_tokenizer([TEXT], TokenizerConfig(vocab_size=300)), folder)
-        encode_array(pa.array([TEXT]), EncodeConfig(f"{folder}/{TOKENIZER}", sha256))
+def _run(folder: Path, option: str) -> None:
+    """From texts to shards, in a Java of its own: what a worker compiles lies in the same cache."""
+    from pyspark import SparkContext
+    from rich.console import Console
+
+    from pipelines.run import run
+
+    words, more = TEXT.split(), "Read more"
+    texts = [TEXT, f"{TEXT} {TEXT}", f"{TEXT} {TEXT} Nobody."]  # alike, a run of words in another text, a line in two
+    texts += [f"{' '.join(words[::-1])}\n{more}", f"{' '.join(words[::2])}\n{TEXT}\n{more}"]
+    lines = [json.dumps({"url": f"https://example.org/{n}", "text": text}) for n, text in enumerate(texts)]
+    (folder / "web.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    run(_recipe(folder), folder / "out", Console(quiet=True), "local[2]", {"spark.driver.extraJavaOptions": option})
+    gateway = SparkContext._gateway
+    if gateway is not None:  # Java ends with its input
+        gateway.shutdown()
+        gateway.proc.stdin.close()
+        gateway.proc.wait()
+        SparkContext._gateway = SparkContext._jvm = None
 
 
-def _tables() -> None:
-    """Kernels of table stages by a run of each: what is compiled in a worker lies in the same cache."""
-    from pyspark.sql import functions as F
-
+def _recipe(folder: Path) -> Recipe:
+    from pipelines.dedup.exact import ExactConfig, exact_duplicates
+    from pipelines.dedup.index.format import IndexConfig
     from pipelines.dedup.lines import LinesConfig, repeated_lines
     from pipelines.dedup.near import NearConfig, near_duplicates
-    from pipelines.dedup.quality.measure import measure_quality
     from pipelines.dedup.substrings import SubstringsConfig, repeated_substrings
-    from pipelines.schema import DROPPED, KEPT
-    from pipelines.spark import session, to_spark_schema
+    from pipelines.read.jsonl import JsonlConfig, read_jsonl
+    from pipelines.tokens.train import TokenizerConfig
+    from pipelines.tokens.write import ShardConfig
 
-    spark = session("local[1]", app="headrace warm", settings={"spark.sql.shuffle.partitions": "1"})
-    try:
-        texts = [TEXT, f"{TEXT} {TEXT}", f"{TEXT} {TEXT} Nobody."]
-        rows = [
-            {"doc_id": bytes([n]), "source": "web", "url": f"https://example.org/{n}", "text": t} for n, t in enumerate(texts)
-        ]
-        schema = to_spark_schema(RECORD)
-        docs = spark.createDataFrame([tuple(row.get(name) for name in RECORD.names) for row in rows], schema)
-        stages: tuple[tuple[Any, Any], ...] = (
-            (repeated_lines, LinesConfig(more_than=1, min_left=0)),
-            (repeated_substrings, SubstringsConfig(tokens=8, min_left=0)),
-            (near_duplicates, NearConfig()),
-        )
-        for stage, cfg in stages:
-            made = stage(docs, cfg)
-            made = made if isinstance(made, Table) else Table(made)
-            for table in (made.rows, *made.beside.values()):
-                table.toArrow()
-        outcome = F.when(F.col("drop_rule").isNull(), KEPT).otherwise(DROPPED)
-        measure_quality(made.rows.withColumn("outcome", outcome), cfg, cfg.quality)
-    finally:
-        spark.stop()
+    stages = (
+        Stage(exact_duplicates, ExactConfig()),
+        Stage(near_duplicates, NearConfig()),
+        Stage(repeated_substrings, SubstringsConfig(tokens=8, min_left=0)),
+        Stage(repeated_lines, LinesConfig(more_than=1, min_left=0)),
+    )
+    inputs = (Input("web", f"{folder}/web.jsonl", read_jsonl, JsonlConfig()),)
+    return Recipe(
+        "warm",
+        inputs,
+        stages,
+        index=IndexConfig(),
+        tokenizer=TokenizerConfig(vocab_size=300),
+        shards=ShardConfig(validation_share=0.0),
+    )
 
 
 if __name__ == "__main__":

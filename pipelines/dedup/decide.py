@@ -60,14 +60,12 @@ def wide_batches(spark: SparkSession, rows: int = 100_000) -> Iterator[None]:
         spark.conf.set(_WIDE, str(before))
 
 
-def lookup_side(ids: DataFrame) -> DataFrame:
-    """The side of a join with texts that holds only ids: sent to all tasks where small, else hashed, so that no text is sorted.
-
-    Counts `ids`, so pass it `cut`. The other side is shuffled unsorted in the second case.
-    """
-    return F.broadcast(ids) if ids.count() <= BROADCAST_ROWS else ids.hint("shuffle_hash")
+def lookup_side(ids: DataFrame, number: int) -> DataFrame:
+    """The side of a join with texts that holds only ids: sent to all tasks where they are few, else hashed, so that no text is
+    sorted. The other side is shuffled unsorted in the second case."""
+    return F.broadcast(ids) if number <= BROADCAST_ROWS else ids.hint("shuffle_hash")
 
 
-def small_side(rows: DataFrame) -> DataFrame:
-    """The smaller side of a join of ids: sent to all tasks where small, else left to Spark. Counts `rows`, so pass it `cut`."""
-    return F.broadcast(rows) if rows.count() <= BROADCAST_ROWS else rows
+def small_side(rows: DataFrame, number: int) -> DataFrame:
+    """The smaller side of a join of ids: sent to all tasks where they are few, else left to Spark."""
+    return F.broadcast(rows) if number <= BROADCAST_ROWS else rows

@@ -19,7 +19,7 @@ from pipelines.dedup.index.format import SKETCH, Ints, check, lookup_keys
 from pipelines.dedup.index.lookup import Index, Latest
 from pipelines.dedup.index.write import range_of
 from pipelines.dedup.minhash import MinhashConfig, Sketches, estimate, has_shingles, signatures, sketch
-from pipelines.dedup.pairs.components import cut
+from pipelines.dedup.pairs.components import cut, cut_and_sum
 from pipelines.dedup.shingles import Hashes, jaccard, shingle_sets
 from pipelines.manifest import MANIFEST
 from pipelines.recipe import Table, table_stage
@@ -108,10 +108,10 @@ def known_duplicates(df: DataFrame, cfg: KnownConfig) -> Table:
     with wide_batches(df.sparkSession):
         found = cut(_found(df, roots, cfg))
     hot = _hot(found.where("doc_id is null"), roots, dumps, cfg)
-    matches = cut(_verified(df, found.where("doc_id is not null"), roots, cfg))
+    matches, gone = cut_and_sum(_verified(df, found.where("doc_id is not null"), roots, cfg), number=F.count(F.lit(1)))
     entry = F.concat_ws(": ", "dump", F.coalesce("url", F.lower(F.hex("other"))))
     known = matches.select("doc_id", F.col("other").alias("_other"), F.col(cfg.measure).alias("_value"), entry.alias("_entry"))
-    marked = df.join(lookup_side(known), "doc_id", "left")
+    marked = df.join(lookup_side(known, **gone), "doc_id", "left")
     marked = marked.withColumn("_goes", undecided() & F.col("_other").isNotNull())
     rule = f"known_duplicates.{cfg.measure}"
     marked = drop(marked, F.col("_goes"), rule, F.col("_value"), cfg.threshold, F.col("_other"))
@@ -145,8 +145,9 @@ def _name(names: tuple[str, ...] | list[str]) -> Column:
 
 def _verified(df: DataFrame, found: DataFrame, roots: tuple[str, ...], cfg: KnownConfig) -> DataFrame:
     """MATCHES of the documents that go, each doc_id once."""
-    places = cut(found.groupBy("doc_id").agg(F.collect_set(F.struct("index", "place")).alias("places")))
-    texts = df.where(undecided()).select("doc_id", "text").join(lookup_side(places), "doc_id")
+    asked = found.groupBy("doc_id").agg(F.collect_set(F.struct("index", "place")).alias("places"))
+    places, documents = cut_and_sum(asked, number=F.count(F.lit(1)))
+    texts = df.where(undecided()).select("doc_id", "text").join(lookup_side(places, **documents), "doc_id")
     matches = texts.mapInArrow(_Verify(roots, cfg), to_spark_schema(MATCHES))
     # rows of one doc_id are one document (schema.doc_id)
     return matches.groupBy("doc_id").agg(F.max(F.struct(*MATCHES.names[1:])).alias("_")).select("doc_id", "_.*")

@@ -10,7 +10,7 @@ rows of integers. Nothing but counts comes to the driver.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from pipelines.dedup.decide import CLUSTER_SIZE, drop, lookup_side, small_side, 
 from pipelines.dedup.minhash import MinhashConfig
 from pipelines.dedup.order import ORDER
 from pipelines.dedup.pairs.candidates import likely, paired, ranked
-from pipelines.dedup.pairs.components import connected_components, cut
+from pipelines.dedup.pairs.components import connected_components, cut_and_sum
 from pipelines.dedup.pairs.verify import EVIDENCE, Linkage, Measure, Rule, verify
 from pipelines.dedup.quality.estimates import QualityConfig
 from pipelines.recipe import Table, table_stage
@@ -77,22 +77,25 @@ def near_duplicates(df: DataFrame, cfg: NearConfig) -> Table:
     """
     df = with_cluster_size(with_decision(df))
     index = ranked(df, cfg.minhash, cfg.order)
-    pairs, hot = paired(index, cfg.hubs)
+    pairs, hot, numbers = paired(index, cfg.hubs)
+    _warn_hot(numbers, cfg)
     if cfg.measure == "jaccard":  # of containment the sketches say nothing
-        pairs = likely(pairs, index, cfg.threshold, cfg.minhash)
-    evidence = cut(_verified(df, index, pairs, cfg))
-    _warn_hot(hot, cfg)
-    return Table(_marked(df, evidence, cfg), {"pairs": evidence, "hot_buckets": hot})
+        pairs, numbers = likely(pairs, numbers["pairs"], index, cfg.threshold, cfg.minhash)
+    evidence, gone = cut_and_sum(_verified(df, index, pairs, numbers["pairs"], cfg), number=F.count_if("survivor"))
+    log.info("near duplicates: %d documents removed", gone["number"])
+    return Table(_marked(df, evidence, gone["number"], cfg), {"pairs": evidence, "hot_buckets": hot})
 
 
-def _verified(df: DataFrame, index: DataFrame, pairs: DataFrame, cfg: NearConfig) -> DataFrame:
+def _verified(df: DataFrame, index: DataFrame, pairs: DataFrame, number: int, cfg: NearConfig) -> DataFrame:
     labels = connected_components(pairs, cfg.max_rounds).withColumnRenamed("node", "rank")
-    before = pairs.groupBy(F.col("a").alias("rank")).agg(F.collect_set("b").alias("neighbours"))
-    after = pairs.select(F.col("b").alias("rank"), F.lit(True).alias("is_neighbour")).distinct()
-    members = index.select("rank", "doc_id").join(small_side(labels), "rank")
-    members = members.join(before, "rank", "left").join(after, "rank", "left").na.fill({"is_neighbour": False})
-    members = cut(members)
-    texts = df.where(undecided()).select("doc_id", "text").join(lookup_side(members), "doc_id")
+    of_a = pairs.select(F.col("a").alias("rank"), F.col("b").alias("before"), F.lit(False).alias("leads"))
+    of_b = pairs.select(F.col("b").alias("rank"), F.lit(None).cast("long").alias("before"), F.lit(True).alias("leads"))
+    ends = of_a.union(of_b).groupBy("rank")
+    around = ends.agg(F.collect_set("before").alias("neighbours"), F.max("leads").alias("is_neighbour"))
+    nodes = around.join(small_side(labels, 2 * number), "rank")
+    found = index.select("rank", "doc_id").join(small_side(nodes, 2 * number), "rank")
+    members, counted = cut_and_sum(found, number=F.count(F.lit(1)))
+    texts = df.where(undecided()).select("doc_id", "text").join(lookup_side(members, **counted), "doc_id")
     placed = texts.repartition("component").sortWithinPartitions("component", "rank")
     minhash = cfg.minhash
     rule = Rule(cfg.threshold, minhash.ngram, minhash.unit, cfg.measure, cfg.covered, cfg.linkage, cfg.complete)
@@ -104,25 +107,21 @@ def _verified(df: DataFrame, index: DataFrame, pairs: DataFrame, cfg: NearConfig
     return columns.mapInArrow(decide, to_spark_schema(EVIDENCE))
 
 
-def _marked(df: DataFrame, evidence: DataFrame, cfg: NearConfig) -> DataFrame:
+def _marked(df: DataFrame, evidence: DataFrame, number: int, cfg: NearConfig) -> DataFrame:
     gone = evidence.where("survivor").select("doc_id", F.col("other").alias("_survivor"), F.col("similarity").alias("_value"))
-    sizes = df.select("doc_id", F.col("cluster_size").alias("_size"))
-    gained = (
-        sizes.join(lookup_side(gone), "doc_id").groupBy(F.col("_survivor").alias("doc_id")).agg(F.sum("_size").alias("_gained"))
-    )
-    marks = cut(gone.unionByName(gained, allowMissingColumns=True))
-    log.info("near duplicates: %d documents removed", marks.where("_survivor is not null").count())
-    marked = df.join(lookup_side(marks), "doc_id", "left")
+    sizes = df.select("doc_id", F.col("cluster_size").alias("_size")).join(lookup_side(gone, number), "doc_id")
+    gained = sizes.groupBy(F.col("_survivor").alias("doc_id")).agg(F.sum("_size").alias("_gained"))
+    marks, made = cut_and_sum(gone.unionByName(gained, allowMissingColumns=True), number=F.count(F.lit(1)))
+    marked = df.join(lookup_side(marks, **made), "doc_id", "left")
     marked = marked.withColumn("cluster_size", F.col("cluster_size") + F.coalesce("_gained", F.lit(0)))
     rule = f"near_duplicates.{cfg.measure}"
     marked = drop(marked, F.col("_survivor").isNotNull(), rule, F.col("_value"), cfg.threshold, F.col("_survivor"))
     return marked.select(*df.columns)
 
 
-def _warn_hot(hot: DataFrame, cfg: NearConfig) -> None:
-    row = hot.agg(F.count(F.lit(1)), F.max("members"), F.sum("members")).head()
-    if row is not None and row[0]:
+def _warn_hot(numbers: Mapping[str, int], cfg: NearConfig) -> None:
+    if numbers["hot"]:
         log.warning(
             "near duplicates: %d buckets hold more than %d documents (the largest: %d, in all: %d); there each was paired with "
-            "the best %d only", row[0], cfg.hubs + 1, row[1], row[2], cfg.hubs,
+            "the best %d only", numbers["hot"], cfg.hubs + 1, numbers["largest"], numbers["members"], cfg.hubs,
         )  # fmt: skip

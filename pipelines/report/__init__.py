@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.report import charts, duplicates
+from pipelines.report import charts, duplicates, tokenizer
 from pipelines.report.facts import Facts, gather
 from pipelines.report.quality import warn
 from pipelines.report.svg import short
@@ -30,7 +30,12 @@ def write(rundir: RunDir) -> None:
 
 def render(facts: Facts) -> str:
     """The page as text. Whatever comes from documents is escaped and stripped of control characters on its way in."""
-    return _environment().get_template("page.html").render(**facts)
+    return page("page.html", facts)
+
+
+def page(template: str, facts: Facts) -> str:
+    """A template of this folder as text."""
+    return _environment().get_template(template).render(**facts)
 
 
 def printable(value: Any) -> Any:
@@ -41,8 +46,8 @@ def printable(value: Any) -> Any:
 
 
 def both(draw: str, *arguments: Any, **named: Any) -> Markup:
-    """A picture of `charts` or `duplicates` in both widths."""
-    function = getattr(charts, draw, None) or getattr(duplicates, draw)
+    """A picture of `charts`, `duplicates` or `tokenizer` in both widths."""
+    function = next(getattr(module, draw) for module in (charts, duplicates, tokenizer) if hasattr(module, draw))
     return Markup('<div class="wide">{}</div><div class="phone">{}</div>').format(
         function(*arguments, width=WIDE, **named), function(*arguments, width=PHONE, **named)
     )

@@ -11,13 +11,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from pipelines.privacy.pii import PiiConfig, find_pii, mask
 from pipelines.report import tables
 from pipelines.report.charts import Leaving, Level, Series, Stretch
 from pipelines.report.compare import compare
 from pipelines.report.quality import qualities
+from pipelines.report.tokenizer import tokenizer_facts
 from pipelines.rundir import RunDir, read_json
 from pipelines.schedule import read_schedule
 from pipelines.shards import MANIFEST, read_manifest
@@ -31,7 +30,6 @@ PAIR_CHARS = 500  # shown of a side
 MOST_LANGUAGES = 12
 MOST_QUARANTINED = 50
 MOST_FILES = 200  # of the balance per file, a stage
-LONGEST_TOKENS = 18
 CURVE_POINTS = 500
 
 
@@ -64,8 +62,7 @@ def gather(rundir: RunDir) -> Facts:
         "pii": _pii(made, plan),
         "quarantine": _quarantine(made),
         "tokens": _tokens(rundir),
-        "compression": _compression(rundir),
-        "longest": _longest_tokens(rundir),
+        "tokenizer": tokenizer_facts(rundir, masked),
         "schedule": schedule,
         "training": _training(log, colours) if any("loss" in line for line in log) else None,
         "continuations": _continuations(rundir),
@@ -215,28 +212,6 @@ def _tokens(rundir: RunDir) -> dict[str, Any] | None:
         row["train" if file.split == "train" else "validation"] += file.tokens
     total = sum(s["train"] for s in sources.values())
     return {"sources": sorted(sources.values(), key=lambda s: -s["train"]), "train": total, "manifest": manifest}
-
-
-def _compression(rundir: RunDir) -> list[dict[str, Any]]:
-    """How many characters and bytes a token holds, per source and language, as the tokenizer's manifest says."""
-    file = rundir.tokenizer / MANIFEST
-    rows: list[dict[str, Any]] = read_json(file)["compression"] if file.is_file() else []
-    return rows
-
-
-def _longest_tokens(rundir: RunDir) -> list[dict[str, Any]]:
-    """The longest tokens of ASCII text and of other text."""
-    file = rundir.tokenizer / "tokenizer.json"
-    if not file.is_file():
-        return []
-    tokenizer = Tokenizer.from_file(str(file))
-    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    ids = sorted((-len(token), token, i) for token, i in tokenizer.get_vocab().items() if token not in special)
-    texts = [tokenizer.decode([i]) for _, _, i in ids[: 40 * LONGEST_TOKENS]]
-    words = [t for t in texts if len(set(t.strip())) > 2 and "\ufffd" not in t]
-    ascii_, other = ([t for t in words if t.isascii() == ascii_] for ascii_ in (True, False))
-    groups = (("en", ascii_), ("zh", sorted(other, key=lambda t: (-len(t), t))))
-    return [{"lang": lang, "tokens": tokens[:LONGEST_TOKENS]} for lang, tokens in groups if tokens]
 
 
 def _schedule(rundir: RunDir) -> dict[str, Any] | None:

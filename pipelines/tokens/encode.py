@@ -28,7 +28,7 @@ from pipelines.recipe import batch_stage
 from pipelines.tokens.kernels.merge import Work, make_work
 from pipelines.tokens.kernels.model import NotOurs, read_model
 from pipelines.tokens.kernels.words import encode_rows, make_cache, sampled_rows
-from pipelines.tokens.train import EOS
+from pipelines.tokens.presets import EOS
 
 log = logging.getLogger(__name__)
 

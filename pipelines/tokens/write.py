@@ -1,85 +1,109 @@
-"""Documents to shards on Spark: encode, sort by keyed hash, write.
+"""Documents to shards on Spark: encode, sort by keyed hash or by an order of the recipe's, write.
 
-Which shard a document lies in and where is a function of the documents alone: the split and the order are keyed hashes of
-doc_id, the number of shards of a source follows from its tokens, and a shard is a range of the hash. So the bytes are the same
-for any partitioning, executor count or retry, and a task holds one Arrow batch and one record batch at a time.
+    Parquet -> [ read | encode | sort ] -> runs -> which rows lie in which shard -> [ find | order | write ] -> shards
+               `-- a task a part ----'                                              `----- a task a shard --'
+
+Spark hands out the work; documents and ids go from file to file and never through the JVM, which would take longer over
+them than the encoder. Which shard a document lies in and where is a function of the documents alone: the split and the
+order are keyed hashes of doc_id, the number of shards of a source follows from its tokens, and a shard is a range of the
+order. So the bytes are the same for any partitioning, executor count or retry.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import operator
-from collections.abc import Iterator
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby, tee
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
-from pipelines.shards import MANIFEST, VERSION, Manifest, ShardFile, is_validation, order_key, write_manifest, write_shard
-from pipelines.tokens.encode import EncodeConfig, TokenizerInfo, encode_array
+from pipelines.shards import MANIFEST, VERSION, Manifest, Order, ShardFile, write_manifest
+from pipelines.tokens.encode import TokenizerInfo
+from pipelines.tokens.gather import Shard, write_from_runs
+from pipelines.tokens.place import Mark, Stream, by_hash, by_rank, find_marks
+from pipelines.tokens.runs import Plan, Run, columns, packed, parts, write_runs
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import SparkSession
 
-# Between the two passes. Ids travel as bytes (little-endian, of the shards' dtype): Spark copies them whole, and has no
-# unsigned integers. `key`: order_key - 2**63, so that Spark's signed order is the order of the hash.
-_ENCODED = "source string, split string, key long, doc_id binary, size long, tokens binary"
-_FILES = "path string, source string, split string, rows long, tokens long, sha256 string"
+NOTHING = "there are no documents to write as shards: all were dropped; see the report, or widen the inputs"
+RUNS = ".runs"  # in ROOT while shards are written; as large as they are
 
 
 @dataclass(frozen=True)
 class ShardConfig:
-    """`target_bytes`: about the bytes of ids a file; `validation_share`: of documents, held out by a hash of doc_id."""
+    """`target_bytes`: about the bytes of ids a file; `validation_share`: of documents, held out by a hash of doc_id.
+
+    `orders`: sources whose rows shall lie by a column of the last table (a score, a length) instead of by the keyed hash.
+    Rows are ranked by the column, then the hash (null and NaN come last), and each `window` ranks are shuffled by the hash: 1
+    is the strict order, and few windows a source are a curriculum in so many stages. Raises ValueError.
+    """
 
     target_bytes: int = 256 << 20
     validation_share: float = 0.005
     seed: int = 0
+    orders: tuple[Order, ...] = ()
 
     def __post_init__(self) -> None:
         if self.target_bytes < 1 or not 0 <= self.validation_share < 1:
             raise ValueError(
                 f"target_bytes {self.target_bytes} must be positive and validation_share {self.validation_share} in [0, 1)"
             )
+        orders = (o if isinstance(o, Order) else Order(*o) for o in self.orders)  # lists, where --set gave them
+        object.__setattr__(self, "orders", tuple(sorted(orders, key=operator.attrgetter("source"))))
+        sources = [o.source for o in self.orders]
+        if len(set(sources)) < len(sources) or any(o.window < 1 for o in self.orders):
+            raise ValueError(f"orders {self.orders} must name each source once and have windows of 1 or more")
 
 
 def write_shards(
-    df: DataFrame, cfg: ShardConfig, root: str | Path, tokenizer: TokenizerInfo, recipe: str, fingerprint: str
+    spark: SparkSession,
+    table: str | Path,
+    cfg: ShardConfig,
+    root: str | Path,
+    tokenizer: TokenizerInfo,
+    recipe: str,
+    fingerprint: str,
 ) -> Manifest:
-    """Encode (doc_id, source, text) and write ROOT, manifest last; returns the manifest.
+    """Encode the Parquet files of a folder and write ROOT, manifest last; returns the manifest.
 
-    ROOT is a folder that the driver and all workers reach under one path. What an earlier, killed run left in it is removed.
-    The driver sees one row a shard. Raises UserError if there are no documents.
+    The table has doc_id, source and text; its other columns go into the provenance of the shards. ROOT is a folder that the
+    driver and all workers reach under one path. What an earlier, killed run left in it is removed. The driver sees one row a
+    run (`runs.RUN_BYTES`) and one a shard. Raises UserError if there are no documents, or no column to order by.
     """
-    from pyspark import StorageLevel
-    from pyspark.sql import functions as F
-
-    root = Path(root).absolute()
+    table, root = Path(table).absolute(), Path(root).absolute()
+    schema = _schema(table, cfg.orders)
     (root / MANIFEST).unlink(missing_ok=True)
-    root.mkdir(parents=True, exist_ok=True)
-    encoded = (
-        df.select("doc_id", "source", "text").mapInArrow(_Encode(cfg, tokenizer), _ENCODED).persist(StorageLevel.DISK_ONLY)
-    )
+    folder = root / RUNS
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    context = spark.sparkContext
     try:
-        totals = encoded.groupBy("source", "split").agg(F.sum("size").alias("bytes")).orderBy("source", "split").collect()
-        if not totals:
-            raise UserError("there are no documents to write as shards: all were dropped; see the report, or widen the inputs")
-        if "train" not in {r["split"] for r in totals}:
-            raise UserError("all documents fell to validation; lower shards.validation_share or add documents")
-        shards = {(r["source"], r["split"]): -(-r["bytes"] // cfg.target_bytes) for r in totals}
-        placed = encoded.select("*", _number(shards).alias("shard")).repartition(
-            sum(shards.values()), "source", "split", "shard"
-        )
-        ordered = placed.sortWithinPartitions("source", "split", "shard", "key", "doc_id")
-        rows = ordered.mapInArrow(_Write(str(root), tokenizer.dtype), _FILES).collect()
+        plan = Plan(tokenizer, schema, str(folder), cfg.seed, cfg.validation_share, cfg.orders)
+        tasks = list(enumerate(parts(table, context.defaultParallelism)))
+        made = context.parallelize(tasks, len(tasks)).flatMap(lambda task: write_runs(*task, plan)).collect()
+        streams = _streams(made, cfg)
+        shards = _shards(spark, streams, str(folder), cfg)
+        sizes = [shard.size for shard in shards]
+        groups = packed(shards, sizes, min(cfg.target_bytes, sum(sizes) // (2 * context.defaultParallelism)))
+        where = str(folder), str(root), tokenizer.dtype
+
+        def write(group: list[Shard]) -> list[ShardFile | None]:
+            return [write_from_runs(shard, streams[shard.source, shard.split], *where) for shard in group]
+
+        written = [f for f in context.parallelize(groups, len(groups)).flatMap(write).collect() if f is not None]
     finally:
-        encoded.unpersist()
-    files = sorted((ShardFile(**row.asDict()) for row in rows), key=operator.attrgetter("source", "split", "path"))
-    _remove_stale(root, {f.path for f in files})
+        shutil.rmtree(folder, ignore_errors=True)
+    if (got := sum(f.rows for f in written)) != (had := sum(run.rows for run in made)):
+        raise RuntimeError(f"{had} documents were encoded and {got} are in the shards; is {root} the same folder everywhere?")
+    files = tuple(sorted(written, key=operator.attrgetter("source", "split", "path")))
+    _remove_stale(root, {f.path for f in files} | {f.provenance_path for f in files})
     manifest = Manifest(
         version=VERSION,
         dtype=tokenizer.dtype,
@@ -88,77 +112,60 @@ def write_shards(
         tokenizer_sha256=tokenizer.sha256,
         recipe=recipe,
         recipe_fingerprint=fingerprint,
-        files=tuple(files),
+        files=files,
         seed=cfg.seed,
+        orders=cfg.orders,
     )
     write_manifest(root, manifest)
     return manifest
 
 
-def _number(shards: dict[tuple[str, str], int]) -> Column:
-    """The shard of a row: the range of the hash it lies in, of as many equal ranges as its source and split has shards."""
-    from pyspark.sql import functions as F
-
-    count = F.lit(1)
-    for (source, split), number in shards.items():
-        if number > 1:
-            count = F.when((F.col("source") == source) & (F.col("split") == split), F.lit(number)).otherwise(count)
-    # the upper 32 bits decide, so that the product fits a long
-    return F.shiftright((F.shiftright("key", 32) + F.lit(1 << 31)) * count.cast("long"), 32).cast("int")
-
-
-@dataclass(frozen=True)
-class _Encode:
-    """Arrow batches of (doc_id, source, text) to rows of _ENCODED."""
-
-    cfg: ShardConfig
-    tokenizer: TokenizerInfo
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        seed, share, dtype = self.cfg.seed, self.cfg.validation_share, np.dtype(self.tokenizer.dtype).newbyteorder("<")
-        how = EncodeConfig(self.tokenizer.path, self.tokenizer.sha256, self.tokenizer.eos)
-        for batch in batches:
-            ids: list[Any] = batch.column("doc_id").to_pylist()
-            tokens, offsets = encode_array(batch.column("text"), how, batch.column("doc_id"))
-            places = offsets * dtype.itemsize
-            columns: dict[str, Any] = {
-                "source": batch.column("source"),
-                "split": ["validation" if is_validation(seed, i, share) else "train" for i in ids],
-                "key": pa.array([order_key(seed, i) - 2**63 for i in ids], pa.int64()),
-                "doc_id": batch.column("doc_id"),
-                "size": pa.array(np.diff(places)),
-                "tokens": _binary(tokens.astype(dtype), places),
-            }
-            yield pa.record_batch(columns)
+def _schema(table: Path, orders: tuple[Order, ...]) -> pa.Schema:
+    """The columns that are read, by the first file. Raises UserError."""
+    first = next(iter(sorted(table.glob("*.parquet"))), None)
+    if first is None:
+        raise UserError(NOTHING)
+    schema = columns(pq.read_schema(first))
+    for order in orders:
+        kind = schema.field(order.by).type if order.by in schema.names else None
+        if kind is None or not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            numbers = [f.name for f in schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
+            what = "there is no such column" if kind is None else f"that column is {kind}"
+            raise UserError(
+                f"shards.orders: source {order.source!r} shall lie by {order.by!r}, but {what} in the last table; "
+                f"numbers in it are {', '.join(numbers) or 'none'}"
+            )
+    return schema
 
 
-def _binary(data: npt.NDArray[Any], places: npt.NDArray[np.int64]) -> Any:
-    """A binary array of bytes that lie one after the other, without a copy."""
-    if places[-1] >= 1 << 31:
-        raise UserError(f"a batch has {places[-1]} bytes of ids, more than Spark takes at once; make Arrow batches smaller")
-    buffers = [None, pa.py_buffer(places.astype(np.int32)), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.binary(), len(places) - 1, buffers)
+def _streams(runs: list[Run], cfg: ShardConfig) -> dict[Stream, tuple[Run, ...]]:
+    """The runs of each source and split, in order. Raises UserError."""
+    if not runs:
+        raise UserError(NOTHING)
+    if all(run.split != "train" for run in runs):
+        raise UserError("all documents fell to validation; lower shards.validation_share or add documents")
+    sources = {run.source for run in runs}
+    for order in cfg.orders:
+        if order.source not in sources:
+            raise UserError(f"shards.orders names source {order.source!r}; there are {', '.join(sorted(sources))}")
+    runs = sorted(runs, key=operator.attrgetter("source", "split", "file", "batch"))
+    return {stream: tuple(of) for stream, of in groupby(runs, operator.attrgetter("source", "split"))}
 
 
-@dataclass(frozen=True)
-class _Write:
-    """Sorted rows of _ENCODED, with `shard`, to files; one row of _FILES each. A retry writes the same files again."""
-
-    root: str
-    dtype: str
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for (source, split, shard), rows in groupby(self._rows(batches), key=operator.itemgetter(0)):
-            ids, tokens = tee(rows)  # read in step, so that one row waits at most
-            file = write_shard(self.root, source, split, shard, (r[1] for r in ids), (r[2] for r in tokens), self.dtype)
-            yield pa.RecordBatch.from_pylist([dataclasses.asdict(file)])
-
-    def _rows(self, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[tuple[str, str, int], bytes, npt.NDArray[Any]]]:
-        dtype = np.dtype(self.dtype).newbyteorder("<")
-        for batch in batches:
-            columns = (batch.column(name).to_pylist() for name in ("source", "split", "shard", "doc_id", "tokens"))
-            for source, split, shard, doc_id, tokens in zip(*columns, strict=True):
-                yield (source, split, shard), doc_id, np.frombuffer(tokens, dtype)
+def _shards(spark: SparkSession, streams: Mapping[Stream, tuple[Run, ...]], folder: str, cfg: ShardConfig) -> list[Shard]:
+    """Every shard of every stream."""
+    windows = {order.source: order.window for order in cfg.orders}
+    ordered = [run for (source, _), runs in streams.items() if source in windows for run in runs]
+    marks = find_marks(spark, ordered, folder, windows, cfg.target_bytes) if ordered else {}
+    shards: list[Shard] = []
+    for stream, runs in streams.items():
+        rows, size = sum(run.rows for run in runs), sum(run.size for run in runs)
+        if stream in marks:
+            end = Mark(rows, size, b"")
+            shards += by_rank(stream, marks[stream], end, cfg.target_bytes, windows[stream[0]])
+        else:
+            shards += by_hash(stream, size, cfg.target_bytes)
+    return shards
 
 
 def _remove_stale(root: Path, listed: set[str]) -> None:

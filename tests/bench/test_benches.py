@@ -46,8 +46,10 @@ def test_signatures_run(data: Path) -> None:
     check(dedup.signature(data, limit=3, repeat=1), "signature", "signature, bytes")
 
 
+@pytest.mark.spark
 def test_tokens_run(data: Path) -> None:
-    check(tokens.run(data, limit=3, steps=1, length=16, repeat=1), "encode", "loader")
+    rows = tokens.run(data, limit=3, steps=1, length=16, repeat=1, files=80, spark=1 << 20)
+    check(rows, "encode", "loader", "loader start at a cursor of 15 T tokens in 80 files, slowest of 100", "spark encode")
 
 
 def test_the_command_writes_its_results(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

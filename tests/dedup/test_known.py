@@ -4,8 +4,6 @@ import hashlib
 import json
 import logging
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.__main__ import main
 from pipelines.dedup.index.format import IndexConfig, key_file, lookup_keys, unpack_place, verify
 from pipelines.dedup.index.lookup import Index
 from pipelines.dedup.index.write import range_of, write_index
@@ -330,9 +329,10 @@ def test_config_out_of_range_is_refused(wrong: dict[str, Any], message: str) -> 
 # --- whole runs, as a user starts them -----------------------------------------------------------------------------------
 
 
-def pipelines(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipelines", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+def pipelines(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a verb, in the session that runs already."""
+    code = main(arguments)
+    return code, *capsys.readouterr()
 
 
 def dump(path: Path, texts: dict[str, str], host: str) -> Path:
@@ -341,19 +341,18 @@ def dump(path: Path, texts: dict[str, str], host: str) -> Path:
     return path
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_second_run_is_held_against_the_index_of_the_first(tmp_path: Path) -> None:
+def test_a_second_run_is_held_against_the_index_of_the_first(
+    spark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = f"{ROOT}/tests/recipes/dumps.py:dump"
     old, new = dump(tmp_path / "old.jsonl", OLD, "old"), dump(tmp_path / "new.jsonl", NEW, "new")
     one, two = tmp_path / "one", tmp_path / "two"
-    ran = pipelines("run", recipe, "--out", str(one), "--set", f"web.paths={old}", "--set", "index.dump=2025-10")
-    assert ran.returncode == 0, ran.stderr
+    settings = ["--set", f"web.paths={old}", "--set", "index.dump=2025-10"]
+    assert pipelines(capsys, "run", recipe, "--out", str(one), *settings)[0] == 0
     assert (verify(one / "index").dump, verify(one / "index").rows) == ("2025-10", sum(1 for t in OLD.values() if t))
 
     settings = ["--set", f"web.paths={new}", "--set", f'known_duplicates.index=["{one}/index"]']
-    ran = pipelines("run", recipe, "--out", str(two), *settings)
-    assert ran.returncode == 0, ran.stderr
+    assert pipelines(capsys, "run", recipe, "--out", str(two), *settings)[0] == 0
     removed = pq.read_table(two / "removed").to_pylist()
     assert {r["url"].rpartition("/")[2]: (r["rule"], r["value"], r["entry"]) for r in removed} == {
         new: ("known_duplicates.jaccard", similarity(new, old), f"2025-10: http://old.org/{old}") for new, old in KNOWN.items()
@@ -363,10 +362,9 @@ def test_a_second_run_is_held_against_the_index_of_the_first(tmp_path: Path) -> 
     assert {(m["doc_id"], m["other"]) for m in matches} == {(r["doc_id"], r["duplicate_of"]) for r in removed}
     assert verify(two / "index").rows == sum(1 for t in NEW.values() if t) - len(KNOWN)
 
-    planned = pipelines("plan", recipe, "--out", str(two), *settings)
-    assert planned.stdout.count("complete, will be skipped") == 3  # two stages, the index
-    refused = pipelines("run", recipe, "--out", str(two), *settings, "--set", "known_duplicates.minhash.bands=20")
-    assert refused.returncode == 1
-    assert refused.stderr.startswith(
-        f"error: the index {one}/index was made with bands=14, and is to be searched with bands=20;"
-    )
+    _, planned, _ = pipelines(capsys, "plan", recipe, "--out", str(two), *settings)
+    assert planned.count("complete, will be skipped") == 3  # two stages, the index
+    wrong = [*settings, "--set", "known_duplicates.minhash.bands=20"]
+    code, _, refused = pipelines(capsys, "run", recipe, "--out", str(two), *wrong)
+    assert code == 1
+    assert refused.startswith(f"error: the index {one}/index was made with bands=14, and is to be searched with bands=20;")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.java import ensure_java, find_java, java_version
+from pipelines.java import archiving, class_archive, ensure_java, find_java, java_version
 
 NESTED = """
 import os, subprocess, sys
@@ -73,3 +73,38 @@ def test_a_child_of_a_wrapped_process_keeps_the_wrapper(tmp_path: Path) -> None:
     first, second = done.stdout.split()
     assert first == second
     assert subprocess.run([f"{second}/bin/java", "x"], capture_output=True, text=True, check=True, timeout=10).stdout == "x\n"
+
+
+def java(*arguments: str) -> str:
+    """Spark's launcher, which is a small program of its jars: what it prints."""
+    import pyspark
+
+    home = Path(pyspark.__file__).parent
+    command = [f"{os.environ['JAVA_HOME']}/bin/java", *arguments, "-cp", f"{home}/jars/*"]
+    command += ["org.apache.spark.launcher.Main", "org.apache.spark.deploy.SparkSubmit", "--version"]
+    environment = os.environ | {"SPARK_HOME": str(home), "SPARK_SCALA_VERSION": "2.13"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+@pytest.mark.spark
+def test_classes_that_one_java_has_read_are_mapped_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(find_java()))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with archiving() as option:
+        made = java(*option.split())
+        assert not class_archive().exists(), "a file that is not whole has another name"
+    mapped = f"-XX:SharedArchiveFile={class_archive()}"
+    assert "launcher.Main source: shared objects file" in java(mapped, "-Xlog:class+load")
+    assert "launcher.Main source: file:" in java("-Xlog:class+load")
+    assert java("-Xlog:disable", mapped) == made
+    class_archive().chmod(0o600)
+    class_archive().write_bytes(b"of another Java")
+    assert java("-Xlog:disable", mapped) == made, "what does not fit is passed over in silence"
+
+
+def test_a_java_that_archives_nothing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("JAVA_HOME", str(fake_java(tmp_path / "java", "17.0.1")))
+    with archiving():
+        pass
+    assert sorted(p.name for p in class_archive().parent.iterdir()) == ["bin"]

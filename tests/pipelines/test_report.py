@@ -29,7 +29,8 @@ from pipelines.schedule import Phase, ScheduleConfig, compile_schedule, write_sc
 from pipelines.schema import drop
 from pipelines.shards import VERSION, Manifest, write_manifest, write_shard
 from pipelines.spark import flow, read_flow, row_schema
-from pipelines.tokens.train import TokenizerConfig, save, train_tokenizer
+from pipelines.tokens.fit import facts, fit
+from pipelines.tokens.train import TokenizerConfig, save
 
 CHROME = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))), ""
@@ -111,13 +112,11 @@ def make_tables(rundir: RunDir, used: Recipe) -> pa.Table:
 
 def make_tokens(rundir: RunDir, kept: pa.Table) -> None:
     """Tokenizer, shards and schedule, as after the tables."""
-    texts = kept["text"].to_pylist()
-    tokenizer = train_tokenizer(texts, TokenizerConfig(vocab_size=400))
+    texts, cfg = kept["text"].to_pylist(), TokenizerConfig(vocab_size=400)
     rundir.tokenizer.mkdir()
+    tokenizer, _ = fit(kept, cfg)
     sha256 = save(tokenizer, rundir.tokenizer)
-    one = {"source": "web", "lang": "en", "characters_per_token": 3.25, "bytes_per_token": 3.5}
-    two = {"source": "web", "lang": "zh", "characters_per_token": 1.1, "bytes_per_token": 3.3}
-    write_json(rundir.tokenizer / "manifest.json", {"compression": [one, two]})
+    write_json(rundir.tokenizer / "manifest.json", facts(tokenizer, kept, cfg, None))
     ids = [np.array(tokenizer.encode(t).ids, np.uint16) for t in texts]
     files = [
         write_shard(rundir.shards, source, split, 0, [b"%016d" % i for i in range(len(ids))], ids, "uint16")
@@ -198,8 +197,8 @@ def page(html: str) -> Page:
     return Page(html)
 
 
-SECTIONS = ["funnel", "time", "balance", "rules", "duplicates", "languages", "lengths", "privacy", "quarantine", "tokens"]
-SECTIONS += ["schedule", "training"]
+SECTIONS = ["funnel", "time", "balance", "rules", "duplicates", "languages", "lengths", "privacy", "quarantine", "tokenizer"]
+SECTIONS += ["tokens", "schedule", "training"]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +217,9 @@ SECTIONS += ["schedule", "training"]
         ("lengths", ["kept: median", "dropped: median"]),
         ("privacy", ["email", "Write to <email>, please."]),
         ("quarantine", ["InvalidJson", "pages.jsonl", "read"]),
-        ("tokens", ["web-en", "books", "uint16", "400", "3.25", "1.10"]),
+        ("tokenizer", ["deepseek_llm", "entries357", "characters a token", "make 90% of all tokens"]),
+        ("tokenizer", ["web zh", "4.50", "Longest entries", "turbine", "\u5230\u78e8\u574a", "Never used 69 of 94"]),
+        ("tokens", ["web-en", "books", "uint16", "400"]),
         ("schedule", ["main", "annealing", "40 steps", "4,000 tokens", "30 steps", "length 20"]),
         ("training", ["annealing", "web-en 4.00", "books 4.50", "turns <b>all</b> day", "\u6d41\u5230\u78e8\u574a"]),
     ],
@@ -308,8 +309,8 @@ def written(rundir: RunDir) -> str:
         (["train"], [], "Nothing was trained yet."),
         (["train/samples.jsonl"], [], "Learning rate"),
         (["train", "schedule.json"], ["schedule"], "Nothing was trained yet."),
-        (["train", "schedule.json", "shards"], ["schedule"], "Compression"),
-        (["train", "schedule.json", "shards", "tokenizer"], ["schedule", "tokens"], "11 records"),
+        (["train", "schedule.json", "shards"], ["schedule", "tokens"], "Compression"),
+        (["train", "schedule.json", "shards", "tokenizer"], ["schedule", "tokens", "tokenizer"], "11 records"),
         (["02-*"], ["privacy"], "length.min_words"),
         (["0*"], ["duplicates", "languages", "lengths", "privacy"], "The table that holds its documents is no longer there."),
         (["ledger.json", "0*"], ["funnel", "time", "balance", "rules", "duplicates"], "has not come to an end yet"),
@@ -324,6 +325,22 @@ def test_what_is_missing_is_done_without(run: RunDir, tmp_path: Path, missing: l
     shown = [a["id"] for tag, a in page.tags if tag == "section"]
     assert set(gone).isdisjoint(shown)
     assert any(said in page[section] for section in page.sections)
+
+
+def test_an_extension_is_told_with_before_and_after(run: RunDir, tmp_path: Path) -> None:
+    copy = copied(run, tmp_path)
+    path = copy.tokenizer / "manifest.json"
+    content = json.loads(path.read_text())
+    before = [row | {"bytes_per_token": 1.23, "characters_per_token": 0.41} for row in content["compression"]]
+    counts = {"base_size": 300, "added": 57, "special": 6, "documents": 3, "unchanged": 2, "characters": 900, "foreign": 4}
+    counts |= {"tokens": 500, "tokens_after": 491}
+    content["extension"] = {"base": "<base>/tokenizer.json", "extend_on": ["zh"], **counts, "compression": before}
+    write_json(path, content)
+    said = Page(written(copy))["tokenizer"]
+    assert "300 entries are those of <base>/tokenizer.json; 57 were learnt on zh. Of 3 other documents 2 have the ids" in said
+    assert "are 9 of 500 tokens shorter" in said
+    assert "13.50, was 1.23" in said
+    assert "0.41" in said
 
 
 def test_a_ledger_that_does_not_balance_is_said_loudly(run: RunDir, tmp_path: Path) -> None:

@@ -7,8 +7,19 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import UserError
+from pipelines.phases import cap_of
 from pipelines.recipes.web import one_epoch
-from pipelines.route import FINEWEB2, RehydrateConfig, RouteConfig, route_by_cluster_size, route_by_language
+from pipelines.route import (
+    FINEWEB2,
+    LabelRouteConfig,
+    RehydrateConfig,
+    RouteConfig,
+    ValueRouteConfig,
+    route_by_cluster_size,
+    route_by_label,
+    route_by_language,
+    route_by_value,
+)
 from pipelines.schedule import (
     Phase,
     Schedule,
@@ -51,6 +62,42 @@ def test_only_the_named_sources_are_split_and_rows_stay_in_place() -> None:
 def test_language_comes_first() -> None:
     routed = route_by_cluster_size(route_by_language(docs(("web", 2)), RouteConfig()), RehydrateConfig())
     assert routed["source"].to_pylist() == ["web-en-x2"]
+
+
+TEXTS = pa.RecordBatch.from_pydict(
+    {
+        "source": ["web", "web", "books", "web", "books"],
+        "text": ["\u6cb3" * 4, "a" * 10, "b" * 25, None, "c" * 10],
+        "label": ["math", "code", "math", None, "poetry"],
+        "score": [0.9, 0.2, 0.5, None, 0.1],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "sources"),
+    [
+        (LabelRouteConfig("label", ("math", "code")), ["web-math", "web-code", "books-math", "web-other", "books-other"]),
+        (LabelRouteConfig("label", ("math",), other=""), ["web-math", "web", "books-math", "web", "books"]),
+        (LabelRouteConfig("label", ("math",), sources=("web",)), ["web-math", "web-other", "books", "web-other", "books"]),
+        (ValueRouteConfig(parts=(("long", 10),)), ["web", "web-long", "books-long", "web", "books-long"]),
+        (ValueRouteConfig(parts=[["long", 10], ["huge", 20]]), ["web", "web-long", "books-huge", "web", "books-long"]),  # type: ignore[arg-type]
+        (ValueRouteConfig("score", (("q1", 0.0), ("q2", 0.5))), ["web-q2", "web-q1", "books-q2", "web", "books-q1"]),
+    ],
+)
+def test_by_label_or_value(cfg: LabelRouteConfig | ValueRouteConfig, sources: list[str]) -> None:
+    stage = route_by_label if isinstance(cfg, LabelRouteConfig) else route_by_value
+    assert stage(TEXTS, cfg)["source"].to_pylist() == sources
+    assert stage(TEXTS.slice(0, 0), cfg).num_rows == 0
+
+
+def test_a_column_that_is_not_there() -> None:
+    with pytest.raises(UserError, match="no column 'knowledge' to route by"):
+        route_by_label(TEXTS, LabelRouteConfig("knowledge", ("math",)))
+    with pytest.raises(UserError, match="no column 'quality' to route by"):
+        route_by_value(TEXTS, ValueRouteConfig("quality"))
+    with pytest.raises(ValueError, match="values ascending"):
+        ValueRouteConfig(parts=(("long", 5), ("short", 1)))
 
 
 def test_a_table_of_ones_own() -> None:
@@ -122,7 +169,8 @@ def test_a_bound_is_one_of_the_source_with_its_copies() -> None:
     phase = Phase("main", 2_000_000, 100, 1000, {"web-en": 1.0, "books": 0}, max_epochs={"web-en": 2.0, "books": 3.0})
     spread = rehydrated(ScheduleConfig((phase,)), TOKENS)
     assert dict(spread.phases[0].max_epochs) == {"web-en": 2, "web-en-x2": 4, "web-en-x5": 10, "books": 3}  # type: ignore[arg-type]
-    assert rehydrated(ScheduleConfig((replace(phase, max_epochs=1.5),)), TOKENS).phases[0].cap("web-en-x5") == 7.5
+    loose = rehydrated(ScheduleConfig((replace(phase, max_epochs=1.5),)), TOKENS).phases[0]
+    assert cap_of(loose, "web-en-x5") == 7.5
     compile_schedule(spread, TOKENS)  # 2,000,000 of 1,040,000 tokens
     with pytest.raises(ScheduleError, match="allowed are"):
         compile_schedule(rehydrated(ScheduleConfig((replace(phase, tokens=2_200_000),)), TOKENS), TOKENS)
@@ -132,7 +180,7 @@ def test_what_names_its_parts_or_has_none_is_left_as_it_is() -> None:
     cfg = ScheduleConfig((Phase("main", 10_000, 100, 1000, {"web-en": 0.5, "web-en-x2": 0.1, "books": 0.4}, max_epochs=9),))
     left = rehydrated(cfg, TOKENS).phases[0]
     assert dict(left.weights) == {"web-en": 0.5, "web-en-x2": 0.1, "books": 0.4}
-    assert {left.cap(s) for s in ("web-en", "web-en-x2", "books")} == {9}
+    assert {cap_of(left, s) for s in ("web-en", "web-en-x2", "books")} == {9}
     with pytest.raises(ScheduleError, match="source 'code' is not in the shards; they have books, web-en"):
         rehydrated(ScheduleConfig((Phase("main", 10_000, 100, 1000, {"code": 1.0}),)), TOKENS)
 

@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pipelines.shards
+import pipelines.stream
 from pipelines.shards import (
+    VERSION,
     Manifest,
+    Order,
     ShardError,
     Shards,
     TokenStream,
     is_validation,
     order_key,
     read_manifest,
-    verify,
     write_manifest,
     write_shard,
 )
+from pipelines.tombstones import TOMBSTONES, publish_tombstones
+from pipelines.verify import verify
 
 EOS, VOCABULARY, SEED = 0, 50_000, 7
+HELD_OUT = next(i for n in range(10**6) if is_validation(SEED, i := n.to_bytes(16, "big"), 1e-4))
 
 
 def documents(count: int, seed: int = 0, longest: int = 40) -> dict[bytes, np.ndarray]:
@@ -41,8 +47,8 @@ def write(root: Path, docs: dict[bytes, np.ndarray], files: int = 3, dtype: str 
     for index in range(files):
         part = items[index * len(items) // files : (index + 1) * len(items) // files]
         written.append(write_shard(root, "web", "train", index, (i for i, _ in part), (t for _, t in part), dtype))
-    held_out = write_shard(root, "web", "validation", 0, [b"v" * 16], [[5, EOS]], dtype)
-    manifest = Manifest(1, dtype, VOCABULARY, EOS, "t" * 64, "demo", "f" * 12, (*written, held_out), SEED)
+    held_out = write_shard(root, "web", "validation", 0, [HELD_OUT], [[5, EOS]], dtype)
+    manifest = Manifest(VERSION, dtype, VOCABULARY, EOS, "t" * 64, "demo", "f" * 12, (*written, held_out), SEED)
     write_manifest(root, manifest)
     return manifest
 
@@ -71,7 +77,7 @@ def test_the_schema_is_pinned(root: Path) -> None:
         assert reader.schema == pa.schema([("doc_id", pa.binary()), ("tokens", pa.list_(pa.uint16()))])
         assert reader.schema.metadata is None
         assert reader.num_record_batches > 1
-    keys = "version dtype vocab_size eos_id tokenizer_sha256 recipe recipe_fingerprint files seed fingerprint"
+    keys = "version dtype vocab_size eos_id tokenizer_sha256 recipe recipe_fingerprint files seed orders takedowns fingerprint"
     assert list(json.loads((root / "manifest.json").read_text())) == keys.split()
 
 
@@ -138,12 +144,157 @@ def test_locate_finds_every_document_and_no_other(stream: TokenStream, docs: dic
     assert stream.locate(b"\xff" * 16) is None
 
 
+def test_rows_of_a_file_are_places_in_the_stream(stream: TokenStream, docs: dict[bytes, np.ndarray]) -> None:
+    ids = list(docs)
+    for span in stream.documents(0, stream.n_tokens)[::41]:
+        (start,), (length,) = (array.tolist() for array in stream.places(span.file, [span.row]))
+        assert (start, length) == stream.locate(span.doc_id) == (start, len(docs[span.doc_id]))
+    starts, lengths = stream.places("web/train-00000.arrow", np.array([5, 2]))
+    assert lengths.tolist() == [len(docs[ids[5]]), len(docs[ids[2]])]
+    assert starts.tolist() == [sum(len(docs[i]) for i in ids[:row]) for row in (5, 2)]
+    for file, row in (("web/train-00000.arrow", 10_000), ("web/train-00009.arrow", 0)):
+        with pytest.raises(ShardError, match=rf"there are no rows \[{row}\] of '{file}'"):
+            stream.places(file, [row])
+
+
+def test_a_source_in_another_order_is_searched_by_its_column(tmp_path: Path, docs: dict[bytes, np.ndarray]) -> None:
+    backwards = dict(reversed(list(docs.items())))
+    manifest = write(tmp_path, backwards)
+    write_manifest(tmp_path, dataclasses.replace(manifest, orders=(Order("web", "score", True, 8),)))
+    stream = Shards(tmp_path).stream("web")
+    for doc_id in list(docs)[::97]:
+        start, length = stream.locate(doc_id) or (-1, -1)
+        np.testing.assert_array_equal(stream.slice(start, length), docs[doc_id])
+    assert stream.locate(b"\x00" * 16) is None
+
+
+# --- tombstones ---------------------------------------------------------------------------------------------------------
+
+
+def bury(root: Path, ids: list[bytes], source: str = "web", split: str = "train") -> Manifest:
+    stream, rows = Shards(root).stream(source, split), []
+    for doc_id in ids:
+        start, length = stream.locate(doc_id) or (-1, -1)
+        (span,) = stream.documents(start, 1)
+        place = {"source": source, "split": split, "start": start, "length": length}
+        rows.append(place | {"doc_id": doc_id, "file": span.file, "row": span.row, "reason": "test"})
+    return publish_tombstones(root, read_manifest(root), pa.Table.from_pylist(rows, TOMBSTONES))
+
+
+@pytest.fixture(scope="module")
+def buried(tmp_path_factory: pytest.TempPathFactory, docs: dict[bytes, np.ndarray]) -> tuple[TokenStream, np.ndarray]:
+    """The stream after two takedowns, neighbours and both ends among them; and where it has nothing any more."""
+    root, ids = tmp_path_factory.mktemp("buried"), list(docs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipelines.shards, "BATCH_TOKENS", 512)
+        write(root, docs)
+    gone = [ids[0], ids[-1], *ids[40:43], *ids[101::7]]
+    bury(root, gone[4:])
+    bury(root, gone[:4])
+    where = np.concatenate([np.full(len(tokens), doc_id in gone) for doc_id, tokens in docs.items()])
+    return Shards(root).stream("web"), where
+
+
+@settings(max_examples=200, deadline=None)
+@given(start=st.integers(0, 30_000), length=st.integers(0, 25_000))
+def test_what_was_taken_down_reads_as_eos_and_nothing_moves(
+    buried: tuple[TokenStream, np.ndarray], stream: TokenStream, start: int, length: int
+) -> None:
+    there, where = buried
+    at = np.arange(start, start + length) % stream.n_tokens
+    expected = stream.slice(start, length).copy()
+    expected[where[at]] = EOS
+    np.testing.assert_array_equal(there.slice(start, length), expected)
+    inside = np.zeros(length, bool)
+    gaps = there.gaps(start, length)
+    assert gaps.dtype == np.int64
+    for low, high in gaps.tolist():
+        assert not inside[low:high].any()
+        assert low < high
+        inside[low:high] = True
+    np.testing.assert_array_equal(inside, where[at])
+    assert (np.diff(gaps.ravel()) >= 0).all()
+    assert there.documents(start, length) == stream.documents(start, length)
+    np.testing.assert_array_equal(there.document_starts(start, length), stream.document_starts(start, length))
+
+
+def test_a_buried_stream_travels_and_where_nothing_is_gone_nothing_is_copied(
+    buried: tuple[TokenStream, np.ndarray], stream: TokenStream
+) -> None:
+    there, where = buried
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(there)).slice(0, 999), there.slice(0, 999))
+    start = int(np.flatnonzero(~where & np.roll(~where, -1))[0])
+    assert not there.slice(start, 2).flags.owndata
+    assert stream.gaps(0, 100).shape == (0, 2)
+
+
+def test_a_takedown_is_another_fingerprint_that_descends_from_the_one_before(
+    tmp_path: Path, docs: dict[bytes, np.ndarray]
+) -> None:
+    first, ids = write(tmp_path, docs), list(docs)
+    second, third = bury(tmp_path, ids[3:5]), bury(tmp_path, ids[:2])
+    assert read_manifest(tmp_path) == third
+    assert third.lineage == (first.fingerprint, second.fingerprint, third.fingerprint)
+    assert len(set(third.lineage)) == 3
+    assert [t.rows for t in third.takedowns] == [2, 4]
+    assert [t.before for t in third.takedowns] == [first.fingerprint, second.fingerprint]
+    verify(tmp_path)
+    last = bury(tmp_path, ids[9:10])
+    assert {p.name for p in tmp_path.glob("tomb*")} == {t.path for t in last.takedowns[-2:]}  # one may be being read
+    verify(tmp_path)
+
+
+def test_tombstones_twice_are_refused_and_nothing_is_written(tmp_path: Path, docs: dict[bytes, np.ndarray]) -> None:
+    write(tmp_path, docs)
+    manifest, ids = bury(tmp_path, list(docs)[:3]), list(docs)
+    with pytest.raises(ShardError, match="tombstones of source 'web', split 'train' overlap"):
+        bury(tmp_path, ids[2:4])
+    assert verify(tmp_path) == manifest
+
+
+def test_provenance_is_no_part_of_the_fingerprint_and_orders_are(tmp_path: Path, docs: dict[bytes, np.ndarray]) -> None:
+    first = write(tmp_path, docs)
+    told = dataclasses.replace(first, files=tuple(dataclasses.replace(f, provenance="p" * 64) for f in first.files))
+    assert told.fingerprint == first.fingerprint
+    ordered = dataclasses.replace(first, orders=(Order("web", "score", True, 8),))
+    assert ordered.fingerprint != first.fingerprint
+    write_manifest(tmp_path, dataclasses.replace(told, orders=ordered.orders))
+    assert read_manifest(tmp_path) == dataclasses.replace(told, orders=ordered.orders)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "is missing: the documents that it takes down would be read again"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "was changed after it was written: sha256 is"),
+        (lambda path: path.write_bytes(b""), "was changed after it was written: sha256 is"),
+    ],
+)
+def test_tombstones_that_cannot_be_trusted_are_refused_before_a_token_is_read(
+    tmp_path: Path, docs: dict[bytes, np.ndarray], damage: Callable[[Path], object], message: str
+) -> None:
+    write(tmp_path, docs)
+    damage(tmp_path / bury(tmp_path, list(docs)[:1]).takedowns[-1].path)
+    with pytest.raises(ShardError, match=message):
+        Shards(tmp_path)
+
+
+def test_a_history_of_takedowns_that_was_edited_is_refused(tmp_path: Path, docs: dict[bytes, np.ndarray]) -> None:
+    write(tmp_path, docs)
+    manifest = bury(tmp_path, list(docs)[:1])
+    write_manifest(
+        tmp_path, dataclasses.replace(manifest, takedowns=(dataclasses.replace(manifest.takedowns[0], before="0" * 64),))
+    )
+    with pytest.raises(ShardError, match="was changed after it was written: a takedown was of 000"):
+        read_manifest(tmp_path)
+
+
 def test_a_stream_travels_to_another_process(stream: TokenStream) -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(stream)).slice(3, 99), stream.slice(3, 99))
 
 
 def test_more_files_than_are_held_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docs: dict[bytes, np.ndarray]) -> None:
-    monkeypatch.setattr(pipelines.shards, "OPEN_FILES", 2)
+    monkeypatch.setattr(pipelines.stream, "OPEN_FILES", 2)
     write(tmp_path, docs, files=9)
     stream = Shards(tmp_path).stream("web")
     held = [stream.slice(i * 1000, 50) for i in range(9)]
@@ -154,7 +305,7 @@ def test_more_files_than_are_held_open(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_roles_lie_beside_the_tokens(tmp_path: Path) -> None:
     file = write_shard(tmp_path, "chat", "train", 0, [b"a" * 16, b"b" * 16], [[7, 8, 0], [9, 0]], "uint32", [[0, 1, 1], [2, 1]])
-    write_manifest(tmp_path, Manifest(1, "uint32", 10, 0, "t", "chat", "f", (file,)))
+    write_manifest(tmp_path, Manifest(VERSION, "uint32", 10, 0, "t", "chat", "f", (file,)))
     verify(tmp_path)
     stream = Shards(tmp_path).stream("chat")
     assert stream.slice(1, 4).tolist() == [8, 0, 9, 0]
@@ -204,50 +355,6 @@ def test_the_readers_of_the_format_load_numpy_and_pyarrow_and_nothing_heavy() ->
 FILE = "web/train-00001.arrow"
 
 
-def flip(root: Path) -> None:
-    data = bytearray((root / FILE).read_bytes())
-    data[len(data) // 2] ^= 1
-    (root / FILE).write_bytes(data)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (flip, "sha256 is"),
-        (lambda root: (root / FILE).write_bytes((root / FILE).read_bytes()[:-100]), "sha256 is"),
-        (lambda root: (root / FILE).unlink(), "No such file"),
-    ],
-)
-def test_verify_names_a_damaged_file(tmp_path: Path, docs: dict[bytes, np.ndarray], damage: object, message: str) -> None:
-    write(tmp_path, docs)
-    damage(tmp_path)  # type: ignore[operator]
-    with pytest.raises(ShardError, match=rf"1 of 4 shard files are bad(?s:.*){FILE}: {message}"):
-        verify(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("file", "manifest", "message"),
-    [
-        ({"rows": 9}, {}, "tokens, the manifest says 9 and"),
-        ({"tokens": 9}, {}, "the manifest says 166 and 9|the manifest says 167 and 9"),
-        ({}, {"vocab_size": 100}, "holds id 4[0-9]{4}, the vocabulary has 100"),
-        ({}, {"eos_id": 3}, r"row 0 does not end in eos \(3\)"),
-        ({}, {"dtype": "uint32"}, r"has columns doc_id: binary, tokens: list<item: uint16>"),
-        ({}, {"seed": 8}, r"breaks the keyed order \(seed 8\)"),
-        ({}, {"eos_id": VOCABULARY}, "do not go together"),
-        ({}, {"dtype": "int64"}, "do not go together"),
-    ],
-)
-def test_verify_names_what_the_manifest_gets_wrong(
-    tmp_path: Path, docs: dict[bytes, np.ndarray], file: dict[str, int], manifest: dict[str, object], message: str
-) -> None:
-    right = write(tmp_path, docs)
-    files = tuple(dataclasses.replace(f, **file) if f.path == FILE else f for f in right.files)
-    write_manifest(tmp_path, dataclasses.replace(right, files=files, **manifest))  # type: ignore[arg-type]
-    with pytest.raises(ShardError, match=message):
-        verify(tmp_path)
-
-
 def test_a_reader_refuses_a_file_cut_short(tmp_path: Path, docs: dict[bytes, np.ndarray]) -> None:
     write(tmp_path, docs)
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-100])
@@ -257,13 +364,42 @@ def test_a_reader_refuses_a_file_cut_short(tmp_path: Path, docs: dict[bytes, np.
 
 
 @pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "cannot be read as Arrow IPC"),
+        (lambda path: path.write_bytes(path.read_bytes()[:700] + b"!" + path.read_bytes()[701:]), "sha256 is"),
+        (lambda path: path.unlink(), "No such file"),
+    ],
+)
+def test_a_check_before_a_long_run_opens_every_shard(
+    tmp_path: Path, docs: dict[bytes, np.ndarray], damage: Callable[[Path], object], message: str
+) -> None:
+    write(tmp_path, docs)
+    Shards(tmp_path).check()
+    damage(tmp_path / FILE)
+    with pytest.raises(ShardError, match=rf"{FILE}: .*{message}"):
+        Shards(tmp_path).check()
+
+
+def test_a_check_of_large_shards_does_not_read_them(
+    tmp_path: Path, docs: dict[bytes, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = write(tmp_path, docs)
+    write_manifest(
+        tmp_path, dataclasses.replace(manifest, files=tuple(dataclasses.replace(f, sha256="0") for f in manifest.files))
+    )
+    monkeypatch.setattr(pipelines.shards, "HASHED_BYTES", 1000)
+    Shards(tmp_path).check()
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (None, "holds no complete shards"),
         ("{", "is not JSON"),
         ("[]", "format version None"),
-        ('{"version": 99}', "format version 99, this program reads 1"),
-        ('{"version": 1, "files": []}', "does not hold the fields version, dtype"),
+        ('{"version": 99}', "format version 99, this program reads 2"),
+        ('{"version": 2, "files": []}', "does not hold the fields version, dtype"),
     ],
 )
 def test_a_manifest_that_cannot_be_read(tmp_path: Path, text: str | None, message: str) -> None:

@@ -16,7 +16,8 @@ from tokenizers import AddedToken, Tokenizer
 from pipelines.errors import UserError
 from pipelines.tokens import encode as module
 from pipelines.tokens.encode import EncodeConfig, TokenizerInfo, encode, encode_array, encode_texts, tokenizer_info
-from pipelines.tokens.train import EOS, SPECIAL_TOKENS, TokenizerConfig, save, train_tokenizer
+from pipelines.tokens.presets import EOS, SPECIAL_TOKENS
+from pipelines.tokens.train import TokenizerConfig, save, train_tokenizer
 
 
 @pytest.fixture(scope="module")

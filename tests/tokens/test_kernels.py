@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from pipelines.tokens.encode import EncodeConfig, encode_array, kernel_encoder
-from pipelines.tokens.kernels.model import NotOurs, byte_characters, read_model
-from pipelines.tokens.train import EOS, Preset, TokenizerConfig, byte_level, save, train_tokenizer
+from pipelines.tokens.kernels.model import NotOurs, read_model
+from pipelines.tokens.presets import EOS, Preset, byte_characters, byte_level
+from pipelines.tokens.train import TokenizerConfig, save, train_tokenizer
 
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 DATA = Path(os.environ.get("DATA", "none"), "tokenizer")

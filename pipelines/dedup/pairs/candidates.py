@@ -8,6 +8,7 @@ A document is a rank from here on: one integer, less for the better of two, so t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from pipelines.dedup.decide import small_side, undecided, wide_batches
 from pipelines.dedup.minhash import MinhashConfig, bands, estimate, has_shingles, signatures, sketch
 from pipelines.dedup.order import order_columns, sort_keys
 from pipelines.dedup.pairs.buckets import PAIRS, bucket_pairs
-from pipelines.dedup.pairs.components import cut
+from pipelines.dedup.pairs.components import cut, cut_and_sum
 from pipelines.spark import to_spark_schema
 
 SKETCH = 256  # values of a signature that the sketch keeps at most
@@ -55,10 +56,11 @@ def signed(batch: pa.RecordBatch, cfg: MinhashConfig) -> pa.RecordBatch:
     return batch.append_column("keys", _lists(keys)).append_column("sketch", _blobs(short))
 
 
-def paired(index: DataFrame, hubs: int) -> tuple[DataFrame, DataFrame]:
+def paired(index: DataFrame, hubs: int) -> tuple[DataFrame, DataFrame, dict[str, Any]]:
     """Pairs of ranks that share a band: `a`, and `b` before it, each once; and the hot buckets (`key`, `members`).
 
-    Documents whose keys are all the same are paired with the best of them, which alone goes into the buckets.
+    Documents whose keys are all the same are paired with the best of them, which alone goes into the buckets. Third, numbers:
+    of `pairs`, of `hot` buckets, and of the `members` of these in all and of the `largest` (None where there are none).
     """
 
     def pair(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -67,14 +69,20 @@ def paired(index: DataFrame, hubs: int) -> tuple[DataFrame, DataFrame]:
     heads = index.where("rank = head").select(F.explode("keys").alias("key"), "rank")
     buckets = heads.repartition("key").sortWithinPartitions("key", "rank")
     with wide_batches(index.sparkSession):
-        found = cut(buckets.mapInArrow(pair, to_spark_schema(PAIRS)))
+        found, of_hot = cut_and_sum(
+            buckets.mapInArrow(pair, to_spark_schema(PAIRS)),
+            hot=F.count("key"), members=F.sum("members"), largest=F.max("members"),
+        )  # fmt: skip
     alike = index.where("rank > head").select(F.col("rank").alias("a"), F.col("head").alias("b"))
-    pairs = found.where("a is not null").select("a", "b").distinct().union(alike)
-    return cut(pairs), found.where("key is not null").select("key", "members")
+    once = found.where("a is not null").select("a", "b").distinct()
+    pairs, of_pairs = cut_and_sum(once.union(alike), pairs=F.count(F.lit(1)))
+    return pairs, found.where("key is not null").select("key", "members"), of_pairs | of_hot
 
 
-def likely(pairs: DataFrame, index: DataFrame, threshold: float, minhash: MinhashConfig) -> DataFrame:
-    """The pairs whose sketches do not say that they are far below the threshold.
+def likely(
+    pairs: DataFrame, number: int, index: DataFrame, threshold: float, minhash: MinhashConfig
+) -> tuple[DataFrame, dict[str, Any]]:
+    """The pairs, `number` in all, whose sketches do not say that they are far below the threshold; and how many (`pairs`).
 
     A pair at the threshold is lost with probability 3e-5 (four standard deviations of the estimate); what goes are pairs that
     met by chance, which would make components of documents that have nothing in common.
@@ -89,9 +97,10 @@ def likely(pairs: DataFrame, index: DataFrame, threshold: float, minhash: Minhas
 
     of_a = index.select(F.col("rank").alias("a"), F.col("sketch").alias("mine"))
     of_b = index.select(F.col("rank").alias("b"), F.col("sketch").alias("other"))
-    half = cut(of_a.join(small_side(pairs), "a"))
+    both = of_b.join(small_side(of_a.join(small_side(pairs, number), "a"), number), "b")
     with wide_batches(index.sparkSession):
-        return cut(of_b.join(small_side(half), "b").select("a", "b", "mine", "other").mapInArrow(keep, "a long, b long"))
+        near = both.select("a", "b", "mine", "other").mapInArrow(keep, "a long, b long")
+        return cut_and_sum(near, pairs=F.count(F.lit(1)))
 
 
 def _lists(keys: npt.NDArray[np.int64]) -> pa.Array:

@@ -11,9 +11,10 @@ Nothing but two numbers a round comes to the driver.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, Observation, Window
+from pyspark.sql import Column, DataFrame, Observation, Window
 from pyspark.sql import functions as F
 
 from pipelines.dedup.pairs import forest
@@ -61,6 +62,13 @@ def cut(df: DataFrame) -> DataFrame:
     return df.checkpoint() if checkpointed else df.localCheckpoint()
 
 
+def cut_and_sum(df: DataFrame, **sums: Column) -> tuple[DataFrame, dict[str, Any]]:
+    """`cut`, and aggregates of its rows taken in the same pass, so that no job of its own counts them."""
+    seen = Observation()
+    observed = cut(df.observe(seen, *(value.alias(name) for name, value in sums.items())))
+    return observed, seen.get
+
+
 def _forests(edges: DataFrame) -> DataFrame:
     # a > b, or a = b for a node that has only loops in its partition
     most = forest.EDGES
@@ -89,14 +97,10 @@ def _small_star(stars: DataFrame) -> DataFrame:
 
 def _cut_and_sum(stars: DataFrame) -> tuple[DataFrame, tuple[int, int, int]]:
     """`cut`, with the numbers of edges and of loops and the exclusive or of the edges' hashes, taken in the same pass."""
-    seen, edge = Observation(), F.expr("a != b")
-    sums = (
-        F.count_if(edge).alias("edges"),
-        F.count_if(~edge).alias("loops"),
-        F.bit_xor(F.when(edge, F.xxhash64("a", "b"))).alias("hash"),
-    )
-    observed = cut(stars.observe(seen, *sums))
-    return observed, (int(seen.get["edges"]), int(seen.get["loops"]), int(seen.get["hash"] or 0))
+    edge = F.expr("a != b")
+    code = F.bit_xor(F.when(edge, F.xxhash64("a", "b")))
+    observed, seen = cut_and_sum(stars, edges=F.count_if(edge), loops=F.count_if(~edge), code=code)
+    return observed, (int(seen["edges"]), int(seen["loops"]), int(seen["code"] or 0))
 
 
 def _labels(first: DataFrame, stars: DataFrame) -> DataFrame:

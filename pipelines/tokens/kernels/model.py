@@ -13,7 +13,7 @@ from pipelines.tokens.kernels.classes import class_table
 from pipelines.tokens.kernels.merge import MOST_IDS, MOST_MERGES, make_merges
 from pipelines.tokens.kernels.split import DEEPSEEK, GPT2, LETTER, LLAMA3, MARK, NUMBER, SPACE, WIDE
 from pipelines.tokens.kernels.words import Model
-from pipelines.tokens.train import Preset, pre_tokenizer
+from pipelines.tokens.presets import Preset, byte_characters, pre_tokenizer
 
 _SCANNERS: Mapping[Preset, int] = {"gpt2": GPT2, "llama3": LLAMA3, "deepseek_llm": DEEPSEEK}
 _PLAIN: Mapping[str, tuple[Any, ...]] = {
@@ -95,9 +95,3 @@ def _steps(found: Any) -> list[Any]:
     steps = [{k: v for k, v in step.items() if k != "trim_offsets"} for step in found.get("pretokenizers", [found])]
     own = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
     return _own_steps("gpt2") if steps == [own] else steps
-
-
-def byte_characters() -> list[str]:
-    """The characters that stand for the bytes in byte-level BPE: printable ones as they are, others from U+0100."""
-    moved = iter(range(256, 512))
-    return [chr(b) if 33 <= b <= 126 or 161 <= b <= 172 or b >= 174 else chr(next(moved)) for b in range(256)]
