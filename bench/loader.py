@@ -18,10 +18,10 @@ import psutil
 import torch
 
 from bench.common import Row, installed, interleave, row, speed_rows, version
-from pipelines.export import export
-from pipelines.manifest import Manifest, write_manifest
 from pipelines.schedule import Phase, ScheduleConfig, compile_schedule, write_schedule
 from pipelines.shards import VERSION, ShardFile, write_shard
+from pipelines.shards.export import export
+from pipelines.shards.manifest import Manifest, write_manifest
 from trainer.data import load_batch, open_data
 
 SAMPLES = 16  # a batch

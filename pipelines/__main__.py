@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pipelines import shard_verbs
 from pipelines.errors import UserError
+from pipelines.provenance import verbs as shard_verbs
 from pipelines.recipe import load_recipe, with_settings
 from pipelines.rundir import RunDir, open_run
 from pipelines.schedule import ScheduleError

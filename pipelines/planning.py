@@ -61,7 +61,7 @@ def planned_schedule(plan: Plan, rundir: RunDir, given: Sequence[str]) -> Schedu
 
     It may pass its bounds on epochs. Raises UserError, ScheduleError.
     """
-    from pipelines.packing import layout
+    from pipelines.schedule.packing import layout
 
     wanted = plan.recipe.schedule
     if wanted is None or not (given or (rundir.shards / MANIFEST).is_file()):

@@ -303,7 +303,7 @@ def make_tokenizer(engine: Engine, folder: Path) -> None:
 
 def make_shards(engine: Engine, folder: Path) -> None:
     """The last table as token shards; what they hold is held against what the table keeps. Takedowns of OUT stay in force."""
-    from pipelines.takedown import apply_recorded
+    from pipelines.provenance.takedown import apply_recorded
     from pipelines.tokens.encode import tokenizer_info
     from pipelines.tokens.write import write_shards
 
@@ -326,7 +326,7 @@ def _kept(engine: Engine) -> int:
 
 def make_schedule(plan: Plan, rundir: RunDir) -> None:
     """OUT/schedule.json, compiled against the shards that are there. Raises UserError for a plan that cannot be carried out."""
-    from pipelines.packing import layout
+    from pipelines.schedule.packing import layout
 
     shards = Shards(rundir.shards)
     try:

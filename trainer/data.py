@@ -1,6 +1,6 @@
 """From the compiled schedule to tensors: which samples a rank takes at a step is arithmetic, so there is no state to save.
 
-Any PyTorch loop can use it alone:
+Any PyTorch loop can use it alone (trainer/dataset.py has the same rows as a plain `torch.utils.data` data set):
 
     from trainer.data import Prefetcher, load_batch, open_data
     data = open_data("OUT/shards")
@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,24 +26,27 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipelines.schedule import Schedule, ScheduleError, StepPlan, read_schedule
+from pipelines.schedule.packing import Rows, rows_of
+from pipelines.schedule import Samples, Schedule, ScheduleError, StepPlan, read_schedule, unit_of
 from pipelines.shards import ShardError, Shards, TokenStream
 from trainer.errors import UserError
 from trainer.loss import IGNORED
 
 Ints = npt.NDArray[np.int64]
+_ONE: Ints = np.zeros(1, np.int64)  # one segment, at the beginning
 
 
 @dataclass(frozen=True)
 class Data:
-    """Shards and the schedule compiled for them. One thread at a time reads training tokens."""
+    """Shards and the schedule compiled for them. One thread at a time reads training tokens; it pickles, for workers."""
 
     shards: Shards
     schedule: Schedule
     _streams: dict[str, TokenStream] = field(default_factory=dict, repr=False, compare=False)
+    _packings: dict[tuple[int, str], Rows] = field(default_factory=dict, repr=False, compare=False)
 
     def stream(self, source: str) -> TokenStream:
-        """The training tokens of a source, opened once."""
+        """The training tokens of a source, opened once. Raises ShardError for one that is not there."""
         if source not in self._streams:
             self._streams[source] = self.shards.stream(source, "train")
         return self._streams[source]
@@ -51,18 +55,58 @@ class Data:
         """The name of a step's phase."""
         return self.schedule.config.phases[plan.phase].name
 
+    def rows(self, phase: int, samples: Samples) -> list[Row]:
+        """What each of these samples of phase number `phase` is made of."""
+        streams = [self.stream(source) for source in samples.sources]
+        pairs = zip(samples.source.tolist(), samples.start.tolist(), strict=True)
+        if samples.packing == "concatenate":
+            return [Row(streams[index], ((start, samples.length),)) for index, start in pairs]
+        packings = [self.packing(phase, source) for source in samples.sources]
+        return [Row(streams[index], packings[index].pieces(start).tolist(), joined=False) for index, start in pairs]
+
+    def packing(self, phase: int, source: str) -> Rows:
+        """The rows of a source in a phase that packs documents."""
+        if (phase, source) not in self._packings:
+            cfg = self.schedule.config.phases[phase]
+            counts = self.schedule.layout[source][unit_of(cfg)]
+            self._packings[phase, source] = rows_of(self.stream(source), cfg.packing, cfg.sequence_length, counts)
+        return self._packings[phase, source]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pieces (position, length) of a stream in order. `joined`: a document's last token predicts the next one's first."""
+
+    stream: TokenStream
+    pieces: Sequence[Sequence[int]]
+    joined: bool = True
+
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """int64 tensors (B, T): token ids, next token ids (-100: not a target), document ids that do not decrease along T."""
+    """int32 tensors of B rows of T tokens; a segment is what a row holds of one document (or its padding).
+
+    `inputs`: token ids; `targets`: next token ids, -100 where there is none; `positions`: inside the segment, (B, T) each;
+    `cu_seqlens` (segments + 1,): where segments begin in the flattened rows, and B T: with `max_seqlen` what varlen attention
+    takes. PyTorch's own losses want `targets.long()`.
+    """
 
     inputs: Tensor
     targets: Tensor
-    documents: Tensor
+    positions: Tensor
+    cu_seqlens: Tensor
+    max_seqlen: int
+
+    @property
+    def documents(self) -> Tensor:
+        """Number of the segment inside its row, from 1, (B, T): computed where the batch is."""
+        return (self.positions == 0).cumsum(1, dtype=torch.int32)
 
     def to(self, device: torch.device) -> MicroBatch:
         """On another device, without waiting for the copy."""
-        return MicroBatch(*(t.to(device, non_blocking=True) for t in (self.inputs, self.targets, self.documents)))
+        tensors = self.inputs, self.targets, self.positions, self.cu_seqlens
+        inputs, targets, positions, cu_seqlens = (t.to(device, non_blocking=True) for t in tensors)
+        return MicroBatch(inputs, targets, positions, cu_seqlens, self.max_seqlen)
 
 
 @dataclass(frozen=True)
@@ -85,7 +129,10 @@ def open_data(shards: str | Path, schedule: str | Path | None = None) -> Data:
         raise UserError(f"there is no schedule {str(path)!r}; give --schedule, or finish the pipelines run that writes it")
     try:
         opened = Shards(root)
-        return Data(opened, read_schedule(path, opened.manifest.fingerprint))
+        data = Data(opened, read_schedule(path, *opened.manifest.lineage))
+        for row in data.schedule.epochs():
+            data.stream(row.source)  # now, not at the step that first reads it
+        return data
     except (ShardError, ScheduleError) as error:
         raise UserError(str(error)) from error
 
@@ -103,32 +150,87 @@ def load_batch(data: Data, step: int, rank: int, world: int, micro_batch: int) -
             f"{world} processes, but step {step} has {plan.samples} samples; start at most {plan.samples} processes"
         )
     mine = rank_samples(plan.samples, rank, world)
-    rows = -(-plan.samples // world)
-    parts = -(-rows // micro_batch)
-    height = -(-rows // parts)
-    inputs = np.zeros((parts * height, plan.sequence_length), np.int64)
-    targets = np.full_like(inputs, IGNORED)
-    documents = np.zeros_like(inputs)
-    names = []
+    height = -(-plan.samples // world)
+    parts = -(-height // micro_batch)
+    height = -(-height // parts)
     samples = data.schedule.samples(plan.phase, plan.first_sample + mine.start, len(mine))
-    for row, (index, start) in enumerate(zip(samples.source.tolist(), samples.start.tolist(), strict=True)):
-        source = samples.sources[index]
-        fill_row(data.stream(source), start, samples.length, inputs[row], targets[row], documents[row])
-        names.append(f"{source}:{start}")
-    whole = [torch.from_numpy(array).view(parts, height, -1) for array in (inputs, targets, documents)]
-    micro = tuple(MicroBatch(*(tensor[i] for tensor in whole)) for i in range(parts))
-    return Batch(plan, micro, plan.samples * plan.sequence_length, tuple(names))
+    rows = data.rows(plan.phase, samples)
+    pin = torch.cuda.is_available()
+    micro = [pack(rows[i * height : (i + 1) * height], height, plan.sequence_length, pin) for i in range(parts)]
+    pairs = zip(samples.source.tolist(), samples.start.tolist(), strict=True)
+    names = tuple(f"{samples.sources[index]}:{start}" for index, start in pairs)
+    return Batch(plan, tuple(micro), step_targets(data, plan), names)
 
 
-def fill_row(stream: TokenStream, start: int, length: int, inputs_T: Ints, targets_T: Ints, documents_T: Ints) -> None:
-    """Write a sample of `length` targets, read from `length` + 1 tokens, into the first places of one row of a batch."""
-    tokens = stream.slice(start, length + 1)
-    inputs_T[:length] = tokens[:-1]
-    targets_T[:length] = tokens[1:]
-    begins = np.zeros(length, np.int64)
-    begins[stream.document_starts(start, length)] = 1
-    documents_T[:length] = np.cumsum(begins)
-    documents_T[length:] = documents_T[length - 1] + 1
+def step_targets(data: Data, plan: StepPlan) -> int:
+    """Targets of a step on all ranks, which each rank finds alike: by arithmetic where every row is full."""
+    taken_down = bool(data.shards.manifest.takedowns)
+    if data.schedule.config.phases[plan.phase].packing == "concatenate" and not taken_down:
+        return plan.samples * plan.sequence_length
+    samples = data.schedule.samples(plan.phase, plan.first_sample, plan.samples)
+    if taken_down:
+        return sum(map(count_targets, data.rows(plan.phase, samples)))
+    packings = [data.packing(plan.phase, source) for source in samples.sources]
+    pairs = zip(samples.source.tolist(), samples.start.tolist(), strict=True)
+    return sum(packings[index].targets(start) for index, start in pairs)
+
+
+def count_targets(row: Row) -> int:
+    """Tokens of a row that have a next one to predict."""
+    holes = [_holes(row, start, size, row.stream.document_starts(start, size + 1)) for start, size in row.pieces]
+    return sum(size for _, size in row.pieces) - sum(int((h[:, 1] - h[:, 0]).sum()) for h in holes)
+
+
+def pack(rows: Sequence[Row], height: int, length: int, pin: bool = False) -> MicroBatch:
+    """A micro-batch of `height` rows of `length` tokens: these rows, then empty ones. `pin`: in page-locked memory.
+
+    Its memory is its own: nothing is written to it again.
+    """
+    # in one piece, which the C library gives from what the last batch gave back, and does not map anew
+    inputs, targets, positions = torch.empty((3, height, length), dtype=torch.int32, pin_memory=pin)
+    begins = _fill(rows, inputs.numpy(), targets.numpy())
+    cu_seqlens = np.append(begins, height * length).astype(np.int32)
+    lengths = np.diff(cu_seqlens)
+    np.subtract(_places(height * length), np.repeat(cu_seqlens[:-1], lengths), out=positions.view(-1).numpy())
+    bounds = torch.from_numpy(cu_seqlens)
+    return MicroBatch(inputs, targets, positions, bounds.pin_memory() if pin else bounds, int(lengths.max()))
+
+
+@lru_cache(maxsize=8)
+def _places(count: int) -> npt.NDArray[np.int32]:
+    return np.arange(count, dtype=np.int32)
+
+
+def _fill(rows: Sequence[Row], inputs_BT: npt.NDArray[np.int32], targets_BT: npt.NDArray[np.int32]) -> Ints:
+    """Write the rows; returns where segments begin in the flattened batch."""
+    height, length = inputs_BT.shape
+    found, at = list[Ints](), list[int]()  # where the segments of a piece begin, and where the piece does
+    for number, (row, inputs_T, targets_T) in enumerate(zip(rows, inputs_BT, targets_BT, strict=False)):
+        done = 0
+        for start, size in row.pieces:
+            tokens, begins = row.stream.read(start, size + 1)
+            inputs_T[done : done + size] = tokens[:-1]
+            targets_T[done : done + size] = tokens[1:]
+            for low, high in _holes(row, start, size, begins).tolist():
+                targets_T[done + low : done + high] = IGNORED
+            found.append(begins[:-1] if begins[-1] == size else begins)
+            at.append(number * length + done)
+            done += size
+        if done < length:
+            inputs_T[done:], targets_T[done:] = 0, IGNORED
+            found.append(_ONE)
+            at.append(number * length + done)
+    inputs_BT[len(rows) :], targets_BT[len(rows) :] = 0, IGNORED
+    found += [_ONE] * (height - len(rows))
+    at += range(len(rows) * length, height * length, length)
+    return np.repeat(at, [len(some) for some in found]) + np.concatenate(found)
+
+
+def _holes(row: Row, start: int, size: int, begins: Ints) -> Ints:
+    """Which targets of a piece are none, as disjoint [low, high); `begins`: document_starts(start, size + 1)."""
+    if row.joined or begins[-1] < size:
+        return row.stream.gaps(start + 1, size)
+    return np.append(row.stream.gaps(start + 1, size - 1), [[size - 1, size]], 0)  # the piece ends with a document
 
 
 class Prefetcher(Iterator[Batch]):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
 from pipelines.shards import Shards
-from trainer.data import MicroBatch, fill_row
-from trainer.loss import IGNORED
+from trainer.data import Row, count_targets, pack
 from trainer.model import Decoder
 from trainer.parallel import reshard
 
@@ -30,16 +28,19 @@ def evaluate(
     rank, world = dist.get_rank(), dist.get_world_size()
     result = {}
     for source in validation_sources(shards):
-        lengths = window_lengths(shards.stream(source, "validation").n_tokens, sequence_length, max_tokens)
+        stream = shards.stream(source, "validation")
+        lengths = window_lengths(stream.n_tokens, sequence_length, max_tokens)
+        windows = [Row(stream, ((number * sequence_length, length),)) for number, length in enumerate(lengths)]
         sums = torch.zeros(len(lengths), dtype=torch.float64, device=device)
         # Every rank makes the same number of forward passes, since sharded layers gather together.
         for first in range(0, len(lengths), rows * world):
-            mine = range(min(first + rank * rows, len(lengths)), min(first + (rank + 1) * rows, len(lengths)))
-            batch = _windows(shards, source, lengths, mine, rows, sequence_length).to(device)
+            mine = windows[first + rank * rows : first + (rank + 1) * rows]
+            batch = pack(mine, rows, sequence_length).to(device)
             losses_BT = model.losses(batch.inputs, batch.targets, batch.documents)
-            sums[mine.start : mine.stop] = losses_BT.double().sum(1)[: len(mine)]
+            sums[first + rank * rows :][: len(mine)] = losses_BT.double().sum(1)[: len(mine)]
         dist.all_reduce(sums)
-        result[source] = math.fsum(sums.tolist()) / sum(lengths)
+        if targets := sum(map(count_targets, windows)):
+            result[source] = math.fsum(sums.tolist()) / targets
     reshard(model)
     return result
 
@@ -49,13 +50,3 @@ def window_lengths(tokens: int, sequence_length: int, max_tokens: int) -> list[i
     left = min(tokens - 1, max_tokens)
     whole, rest = divmod(left, sequence_length)
     return [sequence_length] * whole + ([rest] if rest else [])
-
-
-def _windows(shards: Shards, source: str, lengths: list[int], chosen: range, rows: int, sequence_length: int) -> MicroBatch:
-    stream = shards.stream(source, "validation")
-    inputs = np.zeros((rows, sequence_length), np.int64)
-    targets = np.full_like(inputs, IGNORED)
-    documents = np.zeros_like(inputs)
-    for row, window in enumerate(chosen):
-        fill_row(stream, window * sequence_length, lengths[window], inputs[row], targets[row], documents[row])
-    return MicroBatch(torch.from_numpy(inputs), torch.from_numpy(targets), torch.from_numpy(documents))

@@ -21,9 +21,9 @@ from pipelines.dedup.index.write import range_of
 from pipelines.dedup.minhash import MinhashConfig, Sketches, estimate, has_shingles, signatures, sketch
 from pipelines.dedup.pairs.components import cut, cut_and_sum
 from pipelines.dedup.shingles import Hashes, jaccard, shingle_sets
-from pipelines.manifest import MANIFEST
 from pipelines.recipe import Table, table_stage
 from pipelines.schema import record_batch
+from pipelines.shards.manifest import MANIFEST
 from pipelines.spark import to_spark_schema
 
 log = logging.getLogger(__name__)

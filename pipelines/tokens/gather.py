@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.dedup.counting import concat
-from pipelines.shards import BATCH_TOKENS, ShardFile, published, shard_path, shard_schema, write_batches
+from pipelines.shards import ShardFile, published, shard_path, shard_schema, write_batches
+from pipelines.shards.write import BATCH_TOKENS
 from pipelines.tokens.runs import Places, Run, by_block, keys, places, read_run
 
 GROUP_ROWS = 1 << 15  # a row group of provenance

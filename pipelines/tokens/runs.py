@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 
 from pipelines.dedup.counting import concat
 from pipelines.errors import UserError
-from pipelines.manifest import ORDER, SPLIT, digests, temporary_name
 from pipelines.schema import DECISION, OUTCOME
 from pipelines.shards import Order, ShardError, shard_path
+from pipelines.shards.manifest import ORDER, SPLIT, digests, temporary_name
 from pipelines.tokens.encode import EncodeConfig, TokenizerInfo, encode_array
 
 RUN_BYTES = 32 << 20  # of documents that a task holds before it sorts, encodes and writes them

@@ -7,7 +7,6 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.phases import cap_of
 from pipelines.recipes.web import one_epoch
 from pipelines.route import (
     FINEWEB2,
@@ -30,6 +29,7 @@ from pipelines.schedule import (
     rehydrated,
     with_copies,
 )
+from pipelines.schedule.phases import cap_of
 
 
 def docs(*rows: tuple[str | None, int | None]) -> pa.RecordBatch:

@@ -15,13 +15,13 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.shards import Manifest, Order, ShardFile, Shards, is_validation, order_key, published
+from pipelines.shards.verify import verify
 from pipelines.tokens.encode import EncodeConfig, TokenizerInfo, encode_texts, tokenizer_info
 from pipelines.tokens.gather import Shard, write_from_runs
 from pipelines.tokens.place import Mark, by_hash, by_rank
 from pipelines.tokens.runs import Part, Plan, columns, packed, parts, ranked, write_runs
 from pipelines.tokens.train import TokenizerConfig, save, train_tokenizer
 from pipelines.tokens.write import ShardConfig, write_shards
-from pipelines.verify import verify
 
 CFG = ShardConfig(target_bytes=4_000, validation_share=0.1, seed=2)
 ORDERED = ShardConfig(

@@ -15,7 +15,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 import trainer  # noqa: F401  (before torch: it sets how threads wait)
 from pipelines.schedule import Phase, ScheduleConfig, compile_schedule, write_schedule
-from pipelines.shards import Manifest, order_key, write_manifest, write_shard
+from pipelines.schedule.packing import layout
+from pipelines.shards import VERSION, Manifest, Shards, order_key, write_manifest, write_shard
 
 ROOT = Path(__file__).parents[2]
 EOS, VOCAB = 0, 64
@@ -54,13 +55,15 @@ def write_data(out: Path, seed: int = 0, phases: tuple[Phase, ...] | None = None
             rows.sort(key=lambda row: row[:2])
             ids, tokens_of = [r[1] for r in rows], [r[2] for r in rows]
             files.append(write_shard(out / "shards", source, split, 0, ids, tokens_of, "uint16"))
-    manifest = Manifest(1, "uint16", VOCAB, EOS, _write_tokenizer(out / "tokenizer"), "tiny", "0" * 12, tuple(files), seed)
+    tokenizer = _write_tokenizer(out / "tokenizer")
+    manifest = Manifest(VERSION, "uint16", VOCAB, EOS, tokenizer, "tiny", "0" * 12, tuple(files), seed)
     write_manifest(out / "shards", manifest)
     given = phases or (
         Phase("main", 15 * 160, 32, 160, {"web": 0.6, "code": 0.4}),
         Phase("annealing", 5 * 160, 32, 160, {"web": 0.2, "code": 0.8}),
     )
-    schedule = compile_schedule(ScheduleConfig(given), manifest.source_tokens(), manifest.fingerprint)
+    rows = layout(Shards(out / "shards"), given)
+    schedule = compile_schedule(ScheduleConfig(given), manifest.source_tokens(), manifest.fingerprint, rows)
     write_schedule(out / "schedule.json", schedule)
     return out / "shards"
 

@@ -27,7 +27,7 @@ import zstandard
 
 from pipelines.dedup.minhash import MinhashConfig, Signatures, bands, signatures
 from pipelines.errors import UserError
-from pipelines.manifest import MANIFEST, temporary_name, write_atomic
+from pipelines.shards.manifest import MANIFEST, temporary_name, write_atomic
 
 VERSION = 1
 BATCH_ROWS = 1 << 10  # a record batch of documents closes with the row that reaches this,

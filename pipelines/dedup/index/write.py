@@ -35,8 +35,8 @@ from pipelines.dedup.index.format import (
     write_manifest,
 )
 from pipelines.dedup.minhash import MinhashConfig, has_shingles, signatures, sketch
-from pipelines.manifest import MANIFEST, order_key
 from pipelines.schema import record_batch
+from pipelines.shards.manifest import MANIFEST, order_key
 from pipelines.spark import to_spark_schema
 
 if TYPE_CHECKING:

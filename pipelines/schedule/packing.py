@@ -16,10 +16,10 @@ from typing import Protocol
 
 import numpy as np
 
-from pipelines.compiled import unit_of
-from pipelines.mixture import Ints
-from pipelines.phases import Packing, Phase, weights_of
-from pipelines.schedule import FindRows
+from pipelines.schedule.compiled import unit_of
+from pipelines.schedule.mixture import Ints
+from pipelines.schedule.phases import Packing, Phase, weights_of
+from pipelines.schedule.schedule import FindRows
 from pipelines.shards import ShardError, Shards, TokenStream
 
 OPEN_FILES = 4  # packings of files that a stream's rows keep at once

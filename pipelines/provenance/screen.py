@@ -13,12 +13,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from pipelines.export import Written
-from pipelines.manifest import Manifest
-from pipelines.places import Place
+from pipelines.provenance.places import Place
+from pipelines.provenance.takedown import Takedown
+from pipelines.provenance.trace import measures_of, passed, stages_of
 from pipelines.screen import CONTROL
-from pipelines.takedown import Takedown
-from pipelines.trace import measures_of, passed, stages_of
+from pipelines.shards.export import Written
+from pipelines.shards.manifest import Manifest
 
 STEPS, REMOVED = 4, 10  # shown of a document, before "and N more"
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.manifest import ShardError, ShardFile, order_key
+from pipelines.shards.manifest import ShardError, ShardFile, order_key
 
 DTYPES = {"uint16": pa.uint16(), "uint32": pa.uint32()}
 OPEN_FILES = 64  # memory maps a stream holds at once

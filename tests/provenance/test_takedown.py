@@ -11,18 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import pipelines.manifest
-import pipelines.takedown
-import pipelines.tombstones
+import pipelines.provenance.takedown
+import pipelines.shards.manifest
+import pipelines.shards.tombstones
 from pipelines.__main__ import main
 from pipelines.errors import UserError
-from pipelines.places import canonical, find, wanted
+from pipelines.provenance.places import canonical, find, wanted
+from pipelines.provenance.takedown import apply_recorded, takedown
+from pipelines.provenance.trace import step_finder
 from pipelines.rundir import RunDir
 from pipelines.schedule import read_schedule
 from pipelines.shards import ShardError, Shards, read_manifest, write_manifest, write_shard
-from pipelines.takedown import apply_recorded, takedown
-from pipelines.trace import step_finder
-from pipelines.verify import verify
+from pipelines.shards.verify import verify
 
 MakePages = Callable[..., Any]
 Pages = Any  # of conftest.py: out, shards, rows, url(number)
@@ -269,8 +269,8 @@ def test_killed_at_any_point_it_has_happened_or_not_and_the_same_command_ends_it
         if killed_at == 3:
             patch.setattr(Path, "replace", kill)
         else:
-            where = [(pipelines.tombstones, "write_atomic"), (pipelines.tombstones, "write_manifest")]
-            patch.setattr(*[*where, (pipelines.takedown, "write_schedule")][killed_at], kill)
+            where = [(pipelines.shards.tombstones, "write_atomic"), (pipelines.shards.tombstones, "write_manifest")]
+            patch.setattr(*[*where, (pipelines.provenance.takedown, "write_schedule")][killed_at], kill)
         with pytest.raises(KeyboardInterrupt):
             takedown(pages.shards, asked, path)
     now = read_manifest(pages.shards)
@@ -334,7 +334,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(pages: Pages, monkeyp
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pipelines.tombstones, "write_atomic", full)
+    monkeypatch.setattr(pipelines.shards.tombstones, "write_atomic", full)
     with pytest.raises(UserError, match=r"cannot write to .*: No space left on device; run the same command again"):
         takedown(pages.shards, wanted([pages.url(2)]), None)
 

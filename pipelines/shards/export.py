@@ -24,9 +24,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.errors import UserError
-from pipelines.manifest import ShardFile, temporary_name
 from pipelines.shards import Shards, TokenStream
-from pipelines.stream import Ints, MappedShard
+from pipelines.shards.manifest import ShardFile, temporary_name
+from pipelines.shards.stream import Ints, MappedShard
 
 CHUNK = 1 << 20  # numbers of an index that are in memory at once
 

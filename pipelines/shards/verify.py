@@ -31,11 +31,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.manifest import MANIFEST, Manifest, Order, ShardError, ShardFile, order_key, read_manifest, split_key
 from pipelines.schedule import ScheduleError, read_schedule
 from pipelines.shards import Shards, shard_path
-from pipelines.stream import DTYPES, MappedShard, TokenStream, check_digest
-from pipelines.tombstones import KEPT, read_tombstones
+from pipelines.shards.manifest import MANIFEST, Manifest, Order, ShardError, ShardFile, order_key, read_manifest, split_key
+from pipelines.shards.stream import DTYPES, MappedShard, TokenStream, check_digest
+from pipelines.shards.tombstones import KEPT, read_tombstones
 
 SPREAD_BYTES = 256 << 20  # of ids; with more, the files are shared out among processes
 IDS_AT_ONCE = 1 << 25  # doc_ids held at once where the order does not tell that they differ

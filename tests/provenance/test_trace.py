@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import places, trace
 from pipelines.__main__ import main
 from pipelines.errors import UserError
-from pipelines.places import find, provenance, wanted
+from pipelines.provenance import places, trace
+from pipelines.provenance.places import find, provenance, wanted
 from pipelines.rundir import RunDir, open_run
 from pipelines.schedule import read_schedule
 from pipelines.shards import Shards

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import shards as shard_format
 from pipelines.__main__ import main
 from pipelines.errors import UserError
-from pipelines.export import FORMATS, Written, export
 from pipelines.shards import VERSION, Manifest, ShardError, Shards, order_key, write_manifest, write_shard
-from pipelines.tombstones import TOMBSTONES, publish_tombstones
+from pipelines.shards import write as shard_files
+from pipelines.shards.export import FORMATS, Written, export
+from pipelines.shards.tombstones import TOMBSTONES, publish_tombstones
 
 EOS = 1
 
@@ -38,7 +38,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     vocab = 60_000 if request.param == "uint16" else 130_000
     files, documents, gone = [], dict[str, list[tuple[bytes, list[int]]]](), set[bytes]()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_format, "BATCH_TOKENS", 200)
+        patch.setattr(shard_files, "BATCH_TOKENS", 200)
         for source in ("web", "code"):
             rows = []
             for number in range(90):
@@ -76,7 +76,7 @@ def check(made: Made, written: list[Written]) -> None:
 
 def test_megatron_reads_its_files(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     megatron = pytest.importorskip("megatron.core.datasets.indexed_dataset", reason="megatron-core is not installed")
-    monkeypatch.setattr("pipelines.export.CHUNK", 7)
+    monkeypatch.setattr("pipelines.shards.export.CHUNK", 7)
     check(made, export(made.root, tmp_path / "out", "megatron"))
     assert len(list((tmp_path / "out").iterdir())) == 4
     for source, kept in made.kept.items():

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.manifest import MANIFEST, Manifest, ShardError, Takedown, write_atomic, write_manifest
-from pipelines.stream import Ints
+from pipelines.shards.manifest import MANIFEST, Manifest, ShardError, Takedown, write_atomic, write_manifest
+from pipelines.shards.stream import Ints
 
 TOMBSTONES = pa.schema(
     [

@@ -23,44 +23,16 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from pipelines.compiled import EpochRow, Layout, Samples, compile_phases, unit_of
-from pipelines.manifest import write_atomic
-from pipelines.mixture import largest_error
-from pipelines.phases import (
+from pipelines.schedule.compiled import EpochRow, Layout, Samples, compile_phases
+from pipelines.schedule.mixture import largest_error
+from pipelines.schedule.phases import (
     Phase,
     ScheduleConfig,
     ScheduleError,
-    by_epochs,
     check_phase,
-    copies,
-    ramp,
-    rehydrated,
     weights_of,
-    with_copies,
 )
-
-__all__ = [
-    "EpochRow",
-    "Layout",
-    "Phase",
-    "Piece",
-    "Sample",
-    "Samples",
-    "Schedule",
-    "ScheduleConfig",
-    "ScheduleError",
-    "StepPlan",
-    "by_epochs",
-    "compile_schedule",
-    "copies",
-    "draft",
-    "ramp",
-    "read_schedule",
-    "rehydrated",
-    "unit_of",
-    "with_copies",
-    "write_schedule",
-]
+from pipelines.shards.manifest import write_atomic
 
 VERSION = 2
 

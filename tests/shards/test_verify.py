@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import pipelines.verify
+import pipelines.shards.verify
 from pipelines.__main__ import main
 from pipelines.shards import Manifest, Order, ShardError, Shards, read_manifest, write_manifest, write_shard
-from pipelines.tombstones import TOMBSTONES, publish_tombstones
-from pipelines.verify import verify
+from pipelines.shards.tombstones import TOMBSTONES, publish_tombstones
+from pipelines.shards.verify import verify
 
 MakePages = Callable[..., Any]
 Pages = Any  # of conftest.py: out, shards, rows
@@ -87,7 +87,7 @@ def moved_to(split: str) -> Callable[[Path], None]:
         rewritten(
             root,
             target,
-            lambda rows: (rows.append(taken[0]), rows.sort(key=lambda r: pipelines.verify.order_key(seed, r["doc_id"]))),
+            lambda rows: (rows.append(taken[0]), rows.sort(key=lambda r: pipelines.shards.verify.order_key(seed, r["doc_id"]))),
         )
 
     return move
@@ -122,7 +122,7 @@ def test_a_stated_order(make_pages: MakePages, tmp_path: Path, descending: bool,
 
 
 def test_many_bytes_are_shared_out_among_processes(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipelines.verify, "SPREAD_BYTES", 0)
+    monkeypatch.setattr(pipelines.shards.verify, "SPREAD_BYTES", 0)
     flipped(pages.shards)
     with pytest.raises(ShardError, match=rf"1 thing is wrong with (?s:.*){FILE}: sha256 is"):
         verify(pages.shards)
@@ -220,7 +220,7 @@ def test_roles_without_a_seed_and_a_document_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_documents_that_come_twice_are_found_in_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(pipelines.verify, "IDS_AT_ONCE", at_once)
+    monkeypatch.setattr(pipelines.shards.verify, "IDS_AT_ONCE", at_once)
     ids = [bytes([n]) * 16 for n in (255, 0, 128, 7)]
     file = write_shard(tmp_path, "chat", "train", 0, ids, [[0]] * 4, "uint16")
     write_manifest(tmp_path, Manifest(2, "uint16", 10, 0, "t", "chat", "f", (file,)))

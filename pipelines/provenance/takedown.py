@@ -20,13 +20,13 @@ import pyarrow.dataset as ds
 
 from pipelines.errors import UserError
 from pipelines.lookup import IGNORED
-from pipelines.manifest import Manifest
-from pipelines.places import Place, Wanted, find, wanted, with_urls
+from pipelines.provenance.places import Place, Wanted, find, wanted, with_urls
 from pipelines.rundir import RunDir, read_json, write_json
 from pipelines.schedule import read_schedule, write_schedule
 from pipelines.shards import Shards
+from pipelines.shards.manifest import Manifest
+from pipelines.shards.tombstones import TOMBSTONES, publish_tombstones, read_tombstones
 from pipelines.summary import training_log
-from pipelines.tombstones import TOMBSTONES, publish_tombstones, read_tombstones
 
 RECORD = "takedowns.json"  # in OUT
 

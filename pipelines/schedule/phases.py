@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Literal, get_args
 
-from pipelines.mixture import ONE
+from pipelines.schedule.mixture import ONE
 
 Pairs = tuple[tuple[str, float], ...]
 Packing = Literal["concatenate", "best_fit", "document"]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pipelines.shards
-import pipelines.stream
+import pipelines.shards.stream
 from pipelines.shards import (
     VERSION,
     Manifest,
@@ -29,8 +29,8 @@ from pipelines.shards import (
     write_manifest,
     write_shard,
 )
-from pipelines.tombstones import TOMBSTONES, publish_tombstones
-from pipelines.verify import verify
+from pipelines.shards.tombstones import TOMBSTONES, publish_tombstones
+from pipelines.shards.verify import verify
 
 EOS, VOCABULARY, SEED = 0, 50_000, 7
 HELD_OUT = next(i for n in range(10**6) if is_validation(SEED, i := n.to_bytes(16, "big"), 1e-4))
@@ -62,7 +62,7 @@ def docs() -> dict[bytes, np.ndarray]:
 def root(tmp_path_factory: pytest.TempPathFactory, docs: dict[bytes, np.ndarray]) -> Path:
     folder = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipelines.shards, "BATCH_TOKENS", 512)  # so that slices cross record batches as well as files
+        patch.setattr(pipelines.shards.write, "BATCH_TOKENS", 512)  # so that slices cross record batches as well as files
         write(folder, docs)
     return folder
 
@@ -186,7 +186,7 @@ def buried(tmp_path_factory: pytest.TempPathFactory, docs: dict[bytes, np.ndarra
     """The stream after two takedowns, neighbours and both ends among them; and where it has nothing any more."""
     root, ids = tmp_path_factory.mktemp("buried"), list(docs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipelines.shards, "BATCH_TOKENS", 512)
+        patch.setattr(pipelines.shards.write, "BATCH_TOKENS", 512)
         write(root, docs)
     gone = [ids[0], ids[-1], *ids[40:43], *ids[101::7]]
     bury(root, gone[4:])
@@ -294,7 +294,7 @@ def test_a_stream_travels_to_another_process(stream: TokenStream) -> None:
 
 
 def test_more_files_than_are_held_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docs: dict[bytes, np.ndarray]) -> None:
-    monkeypatch.setattr(pipelines.stream, "OPEN_FILES", 2)
+    monkeypatch.setattr(pipelines.shards.stream, "OPEN_FILES", 2)
     write(tmp_path, docs, files=9)
     stream = Shards(tmp_path).stream("web")
     held = [stream.slice(i * 1000, 50) for i in range(9)]
@@ -388,7 +388,7 @@ def test_a_check_of_large_shards_does_not_read_them(
     write_manifest(
         tmp_path, dataclasses.replace(manifest, files=tuple(dataclasses.replace(f, sha256="0") for f in manifest.files))
     )
-    monkeypatch.setattr(pipelines.shards, "HASHED_BYTES", 1000)
+    monkeypatch.setattr(pipelines.shards.folder, "HASHED_BYTES", 1000)
     Shards(tmp_path).check()
 
 

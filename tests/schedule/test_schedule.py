@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.mixture import build_tree, largest_error
 from pipelines.schedule import (
     Phase,
     Piece,
@@ -24,6 +23,7 @@ from pipelines.schedule import (
     read_schedule,
     write_schedule,
 )
+from pipelines.schedule.mixture import build_tree, largest_error
 
 SOURCES = ("books", "code", "math", "web", "zh")
 

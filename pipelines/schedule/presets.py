@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipelines.phases import Phase, ramp
+from pipelines.schedule.phases import Phase, ramp
 
 Mixture = Mapping[str, float]
 

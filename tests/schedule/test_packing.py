@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.packing import best_fit_decreasing, finder, layout, rows_of
 from pipelines.schedule import Phase, Schedule, ScheduleConfig, ScheduleError, compile_schedule
+from pipelines.schedule.packing import best_fit_decreasing, finder, layout, rows_of
 from pipelines.shards import VERSION, Manifest, ShardError, Shards, write_manifest, write_shard
 
 LENGTH = 32

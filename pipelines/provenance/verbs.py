@@ -11,11 +11,11 @@ import numpy as np
 from rich.console import Console
 
 from pipelines.errors import UserError
-from pipelines.export import FORMATS, export
 from pipelines.rundir import RunDir, open_run
 from pipelines.schedule import read_schedule
 from pipelines.shards import Shards, read_manifest
-from pipelines.tombstones import read_tombstones
+from pipelines.shards.export import FORMATS, export
+from pipelines.shards.tombstones import read_tombstones
 
 
 def add(verb: Callable[..., argparse.ArgumentParser]) -> None:
@@ -72,8 +72,9 @@ def add(verb: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _trace(args: argparse.Namespace, console: Console) -> None:
-    from pipelines import shard_screen, trace
-    from pipelines.places import find, wanted
+    from pipelines.provenance import screen as shard_screen
+    from pipelines.provenance import trace
+    from pipelines.provenance.places import find, wanted
 
     by_page = bool(args.url or args.doc_id)
     if [args.step is not None, args.shard is not None and args.row is not None, by_page].count(True) != 1:
@@ -99,9 +100,9 @@ def _trace(args: argparse.Namespace, console: Console) -> None:
 
 
 def _verify(args: argparse.Namespace, console: Console) -> None:
-    from pipelines.places import shard_folder
-    from pipelines.shard_screen import print_verified, progress
-    from pipelines.verify import verify
+    from pipelines.provenance.places import shard_folder
+    from pipelines.provenance.screen import print_verified, progress
+    from pipelines.shards.verify import verify
 
     root, began = shard_folder(args.out), time.perf_counter()
     manifest = read_manifest(root)
@@ -111,10 +112,10 @@ def _verify(args: argparse.Namespace, console: Console) -> None:
 
 
 def _takedown(args: argparse.Namespace, console: Console) -> None:
-    from pipelines.places import shard_folder, wanted
-    from pipelines.shard_screen import print_takedown, progress
-    from pipelines.takedown import steps_done, takedown
-    from pipelines.trace import step_finder
+    from pipelines.provenance.places import shard_folder, wanted
+    from pipelines.provenance.screen import print_takedown, progress
+    from pipelines.provenance.takedown import steps_done, takedown
+    from pipelines.provenance.trace import step_finder
 
     asked, root = wanted(args.url, args.domain, args.doc_id, args.file), shard_folder(args.out)
     if not asked.all_reasons():
@@ -130,8 +131,8 @@ def _takedown(args: argparse.Namespace, console: Console) -> None:
 
 
 def _export(args: argparse.Namespace, console: Console) -> None:
-    from pipelines.places import shard_folder
-    from pipelines.shard_screen import print_exported, progress
+    from pipelines.provenance.places import shard_folder
+    from pipelines.provenance.screen import print_exported, progress
 
     root = shard_folder(args.out)
     manifest = read_manifest(root)

@@ -1,14 +1,4 @@
-"""The shard format: documents as token ids in Arrow IPC files under one manifest; to write and to read by position.
-
-    ROOT/<source>/<split>-00000.arrow                one row a document: doc_id, tokens (+ roles); memory-mappable, uncompressed
-    ROOT/<source>/<split>-00000.provenance.parquet   where the same rows come from, row by row; not in every folder
-    ROOT/tombstones-<SHA-256>.parquet                documents that were taken down since (tombstones.py)
-    ROOT/manifest.json                               written last: what it does not list does not exist
-
-Within a source and split the rows lie in the order of `order_key(seed, doc_id)`, or in the order that the manifest states for
-the source, so one shuffle at write time serves every reader, and a source is an immutable token stream: files in manifest
-order, rows in order, each document ending in eos.
-"""
+"""A shard file, written whole or not at all: part of `pipelines.shards`."""
 
 from __future__ import annotations
 
@@ -16,7 +6,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,49 +13,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from pipelines.manifest import (
-    MANIFEST,
-    VERSION,
-    Manifest,
-    Order,
-    ShardError,
-    ShardFile,
-    Takedown,
-    is_validation,
-    order_key,
-    read_manifest,
-    temporary_name,
-    write_atomic,
-    write_manifest,
-)
-from pipelines.stream import NOTHING, Array, MappedShard, Span, TokenStream, check_digest, cumulative, shard_schema
-from pipelines.tombstones import gone, read_tombstones
+from pipelines.shards.manifest import ShardError, ShardFile, temporary_name
+from pipelines.shards.stream import Array, cumulative, shard_schema
 
-__all__ = [
-    "MANIFEST",
-    "VERSION",
-    "Manifest",
-    "Order",
-    "ShardError",
-    "ShardFile",
-    "Shards",
-    "Span",
-    "Takedown",
-    "TokenStream",
-    "is_validation",
-    "order_key",
-    "published",
-    "read_manifest",
-    "shard_path",
-    "shard_schema",
-    "write_atomic",
-    "write_batches",
-    "write_manifest",
-    "write_shard",
-]
-
-HASHED_BYTES = 1 << 30  # of ids: about a second
-OPENED_AT_ONCE = 16  # files
 BATCH_TOKENS = 1 << 20  # a record batch closes with the document that reaches this
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
@@ -153,45 +102,6 @@ def published(path: Path) -> Iterator[Hashed]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-class Shards:
-    """A shard folder to read: the manifest and the tombstones in force. No shard is opened before it is asked for.
-
-    Raises ShardError for a folder without either, or whose manifest or tombstones were edited.
-    """
-
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-        self.manifest = read_manifest(root)
-        self._gone = gone(read_tombstones(root, self.manifest))
-
-    def stream(self, source: str, split: str = "train") -> TokenStream:
-        """The token stream of a source. Raises ShardError for one that the manifest does not list."""
-        manifest = self.manifest
-        files = tuple(f for f in manifest.files if f.source == source and f.split == split)
-        if not files:
-            known = ", ".join(manifest.source_tokens(split)) or "none"
-            raise ShardError(f"{self.root} has no source {source!r} in split {split!r}; it has {known}")
-        seed = manifest.seed if manifest.order(source) is None else None
-        return TokenStream(self.root, files, manifest.dtype, manifest.eos_id, seed, self._gone.get((source, split), NOTHING))
-
-    def check(self) -> None:
-        """Open every shard, before a long run begins; where all together are small (`HASHED_BYTES`), read them too.
-
-        What `python -m pipelines verify` checks besides takes time. Raises ShardError for a shard that is missing, was cut
-        short, has other rows than the manifest says or, if it was read, another SHA-256.
-        """
-        width = np.dtype(self.manifest.dtype).itemsize
-        small = sum(file.tokens for file in self.manifest.files) * width <= HASHED_BYTES
-
-        def check(file: ShardFile) -> None:
-            MappedShard(self.root, file, self.manifest.dtype)
-            if small:
-                check_digest(self.root / file.path, file.sha256)
-
-        with ThreadPoolExecutor(OPENED_AT_ONCE) as threads:
-            list(threads.map(check, self.manifest.files))
 
 
 def _batches(

@@ -14,8 +14,8 @@ from itertools import accumulate
 
 import numpy as np
 
-from pipelines.mixture import Ints, Node, build_tree, descend, leaves, path_to, slot
-from pipelines.phases import Packing, Phase, ScheduleError, cap_of, weights_of
+from pipelines.schedule.mixture import Ints, Node, build_tree, descend, leaves, path_to, slot
+from pipelines.schedule.phases import Packing, Phase, ScheduleError, cap_of, weights_of
 
 # Per source and unit ("tokens", "documents", "best_fit 4096"): how many of it each file of the source's stream has.
 Layout = Mapping[str, Mapping[str, Sequence[int]]]
@@ -184,7 +184,7 @@ def _files(layout: Layout, source: str, unit: str) -> Sequence[int]:
     except KeyError:
         raise ScheduleError(
             f"the schedule must know how many {unit} each file of source {source!r} has; "
-            "compile it with the layout of the shards (pipelines.packing.layout)"
+            "compile it with the layout of the shards (pipelines.schedule.packing.layout)"
         ) from None
 
 

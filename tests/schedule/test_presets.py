@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipelines.phases import ScheduleConfig
-from pipelines.presets import bloom, deepseek_llm, gpt3, llama3
 from pipelines.schedule import compile_schedule
+from pipelines.schedule.phases import ScheduleConfig
+from pipelines.schedule.presets import bloom, deepseek_llm, gpt3, llama3
 
 TOKENS = {"web-en-general": 9 * 10**12, "web-en-math": 10**12, "code": 2 * 10**12, "multi-zh": 4 * 10**12, "books-long": 10**11}
 MIXTURE = {"*-general": 0.5, "*-math": 0.25, "code": 0.17, "multi-*": 0.08}

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipelines.compiled import unit_of
 from pipelines.errors import UserError
 from pipelines.filter.rules import all_rules, bound_of
 from pipelines.lookup import IGNORED, documents
-from pipelines.packing import finder, rows_of
-from pipelines.places import Place, provenance
+from pipelines.provenance.places import Place, provenance
 from pipelines.run_rules import stored_config
 from pipelines.rundir import RunDir
 from pipelines.schedule import Schedule, read_schedule
+from pipelines.schedule.compiled import unit_of
+from pipelines.schedule.packing import finder, rows_of
 from pipelines.schema import KEPT
 from pipelines.shards import Shards, Span
 
