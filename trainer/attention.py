@@ -1,22 +1,38 @@
 """Attention within documents: which mask, and which kernel runs it.
 
-Without a mask: causal SDPA. With documents: SDPA with a boolean block-diagonal causal mask on CPU; on CUDA FlexAttention with
-a block mask computed from the document starts by arithmetic (building it by evaluating the T x T mask costs 0.15 s and more).
+Without documents: causal SDPA. With documents the kernel is a switch (`Parallel.attention`):
+- "flex", the default on CUDA: FlexAttention with a block mask computed from the document starts by arithmetic (building it by
+  evaluating the T x T mask costs 0.15 s and more);
+- "dense", the default on CPU: SDPA with a boolean T x T mask;
+- "varlen": one causal attention a document, on CUDA by `torch.nn.attention.varlen`. It waits for the device once a batch, to
+  learn how many documents there are.
 
 Shapes: B sequences, T queries, S keys, H query heads, K key-value heads, E channels, Q and J blocks of queries and keys.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-Mask = Tensor | BlockMask | None
+from trainer.config import Kernel
+
+
+class Bounds(NamedTuple):
+    """Where documents begin in the flattened rows, and B T (int32); each attends within itself."""
+
+    bounds: Tensor
+
+
+Mask = Tensor | BlockMask | Bounds | None
 BLOCK = 128  # tokens of a FlexAttention block
 
 _compiled_flex: Callable[..., Tensor] | None = None
@@ -50,49 +66,124 @@ def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: Mask) -> Tensor
         flex: Any = flex_attention if torch.compiler.is_compiling() else _flex()
         weighted_BHTE: Tensor = flex(q_BHTE, k_BKSE, v_BKSE, block_mask=mask, enable_gqa=True)
         return weighted_BHTE
+    if isinstance(mask, Bounds):
+        return _attend_each(q_BHTE, k_BKSE, v_BKSE, mask)
     queries, keys = q_BHTE.shape[2], k_BKSE.shape[2]
     if mask is None and queries != keys:
         mask = torch.ones(queries, keys, dtype=torch.bool, device=q_BHTE.device).tril(keys - queries)
     return F.scaled_dot_product_attention(q_BHTE, k_BKSE, v_BKSE, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
 
 
-def document_mask(documents_BT: Tensor) -> Mask:
-    """Who may attend to whom, from non-decreasing document ids (B, T)."""
-    return block_mask(documents_BT) if documents_BT.is_cuda else dense_mask(documents_BT)
+def _attend_each(q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask: Bounds) -> Tensor:
+    batch, heads, length = q_BHTE.shape[:3]
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_BHTE, k_BKTE, v_BKTE))  # (B T, heads, E)
+    if not q.is_cuda:
+        return torch.unflatten(_one_by_one(q, k, v, mask.bounds), 0, (batch, length)).transpose(1, 2)
+    varlen, groups = _varlen()
+    if not groups:
+        k, v = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k, v))
+    # `length` instead of the longest document: another number would be another compilation
+    out = varlen(q, k, v, mask.bounds, mask.bounds, length, length, window_size=(-1, 0), **groups)
+    return torch.unflatten(out, 0, (batch, length)).transpose(1, 2)
 
 
-def dense_mask(documents_BT: Tensor) -> Tensor:
-    """(B, 1, T, T), true where query t may see key s: s <= t and the same document."""
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _one_by_one(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    parts = [slice(*pair) for pair in pairwise(bounds.tolist())]
+    return torch.cat([attend(q[:, :, part], k[:, :, part], v[:, :, part], None) for part in parts], 2)[0].transpose(0, 1)
+
+
+@cache
+def _varlen() -> tuple[Callable[..., Tensor], dict[str, bool]]:
+    """The kernel, loaded with the compiler it brings; PyTorch 2.11's takes as many heads of keys as of queries."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    kernel: Any = varlen_attn
+    return kernel, {"enable_gqa": True} if "enable_gqa" in inspect.signature(kernel).parameters else {}
+
+
+def document_mask(documents_BT: Tensor, kernel: Kernel = "auto", prefix_BT: Tensor | None = None) -> Mask:
+    """Who may attend to whom, from non-decreasing document ids (B, T), for the kernel that shall run it.
+
+    `prefix_BT`: true for the first tokens of documents that see each other both ways (`prefixes`).
+    """
+    if kernel == "auto":
+        kernel = "flex" if documents_BT.is_cuda else "dense"
+    if kernel == "dense":
+        return dense_mask(documents_BT, prefix_BT)
+    if kernel == "flex":
+        return block_mask(documents_BT, prefix_BT)
+    if prefix_BT is not None:
+        raise ValueError("varlen attention is causal and knows no prefix")
+    begins_N = _begins(documents_BT).flatten().nonzero()[:, 0]
+    return Bounds(F.pad(begins_N, (0, 1), value=documents_BT.numel()).int())
+
+
+def prefixes(documents_BT: Tensor, is_target_BT: Tensor) -> Tensor:
+    """The tokens of each document up to the one that predicts its first target (B, T): no target lies among them."""
+    targets_before_BT = is_target_BT.cumsum(1) - is_target_BT.int()
+    return targets_before_BT == targets_before_BT.gather(1, _starts(documents_BT))
+
+
+def dense_mask(documents_BT: Tensor, prefix_BT: Tensor | None = None) -> Tensor:
+    """(B, 1, T, T), true where query t may see key s: the same document, and s <= t or s in the prefix."""
     same_BTT = documents_BT[:, :, None] == documents_BT[:, None, :]
-    return same_BTT.tril()[:, None]
+    if prefix_BT is None:
+        return same_BTT.tril()[:, None]
+    causal_TT = torch.ones_like(same_BTT[0]).tril()
+    return (same_BTT & (causal_TT | prefix_BT[:, None, :]))[:, None]
 
 
-def block_mask(documents_BT: Tensor) -> BlockMask:
-    """The same mask for FlexAttention. Along a row the keys of a query block are one range of blocks.
+def block_mask(documents_BT: Tensor, prefix_BT: Tensor | None = None) -> BlockMask:
+    """The same mask for FlexAttention. Query t sees an interval: its document's start to itself, or to the end of its prefix.
 
-    From the block of the first query's document start up to the query block itself; full are those that lie behind the last
-    query's document start and before the diagonal, so that every query of the block sees every key.
+    Neither bound falls along t. So the key blocks of a query block are one range, from the start of its first query to the end
+    of its last; full are those between the start of the last query and the end of the first, which every query sees whole.
     """
     length = documents_BT.shape[1]
     positions_T = torch.arange(length, device=documents_BT.device)
-    begins_BT = torch.ones_like(documents_BT, dtype=torch.bool)
-    begins_BT[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]
-    starts_BT = torch.where(begins_BT, positions_T, 0).cummax(1).values
+    starts_BT = _starts(documents_BT)
+    ends_BT = positions_T.expand_as(starts_BT) if prefix_BT is None else _prefix_ends(documents_BT, prefix_BT)
     first_Q = positions_T[::BLOCK]
     last_Q = (first_Q + BLOCK - 1).clamp(max=length - 1)
     key_J = torch.arange(len(first_Q), device=documents_BT.device)
     low_BQ1 = (starts_BT[:, first_Q] // BLOCK)[..., None]
-    full_BQ1 = ((starts_BT[:, last_Q] + BLOCK - 1) // BLOCK)[..., None]
-    diagonal_Q1 = key_J[:, None]
-    is_full_BQJ = (key_J >= full_BQ1) & (key_J < diagonal_Q1)
-    is_partial_BQJ = (key_J >= low_BQ1) & (key_J <= diagonal_Q1) & ~is_full_BQJ
+    high_BQ1 = (ends_BT[:, last_Q] // BLOCK)[..., None]
+    full_low_BQ1 = ((starts_BT[:, last_Q] + BLOCK - 1) // BLOCK)[..., None]
+    is_full_BQJ = (key_J >= full_low_BQ1) & (last_Q <= ends_BT[:, first_Q][..., None])
+    is_partial_BQJ = (key_J >= low_BQ1) & (key_J <= high_BQ1) & ~is_full_BQJ
+
+    from_BT, to_BT = starts_BT.int(), ends_BT.int()
 
     def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return (q >= k) & (documents_BT[b, q] == documents_BT[b, k])
+        return (k >= from_BT[b, q]) & (k <= (q if prefix_BT is None else to_BT[b, q]))
 
     return BlockMask.from_kv_blocks(
         *_listed(is_partial_BQJ), *_listed(is_full_BQJ), BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(length, length)
     )
+
+
+def _begins(documents_BT: Tensor) -> Tensor:
+    """True where a document begins in its row (B, T)."""
+    begins_BT = torch.ones_like(documents_BT, dtype=torch.bool)
+    begins_BT[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]
+    return begins_BT
+
+
+def _starts(documents_BT: Tensor) -> Tensor:
+    """Position at which each token's document begins (B, T)."""
+    positions_T = torch.arange(documents_BT.shape[1], device=documents_BT.device)
+    return torch.where(_begins(documents_BT), positions_T, 0).cummax(1).values
+
+
+def _prefix_ends(documents_BT: Tensor, prefix_BT: Tensor) -> Tensor:
+    """The last position that each token sees (B, T): for one of a prefix the prefix's end, else its own."""
+    positions_T = torch.arange(documents_BT.shape[1], device=documents_BT.device)
+    goes_on_BT = torch.zeros_like(prefix_BT)
+    goes_on_BT[:, :-1] = prefix_BT[:, 1:] & ~_begins(documents_BT)[:, 1:]
+    ends_BT = torch.where(prefix_BT & goes_on_BT, len(positions_T), positions_T)
+    return ends_BT.flip(1).cummin(1).values.flip(1)
 
 
 def _listed(chosen_BQJ: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import warnings
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,14 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from trainer.errors import UserError
+from trainer.optimizer import empty_state, moments_of
 
 COMMIT = "COMMIT.json"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a checkpoint belongs to."""
+    """What a checkpoint belongs to. `schedule`: the part of it that is past (Schedule.prefix)."""
 
     config: str
     shards: str
@@ -48,12 +49,18 @@ class Commit:
     tokens: int  # tokens seen: the whole data state
     identity: Identity
     files: dict[str, int]  # bytes of each tensor file
+    learning_rate: float  # of the last step
     skipped: tuple[tuple[int, int, int], ...] = ()
-    version: int = 1
+    phase: str = ""  # of the last step
+    average_of: tuple[int, ...] = ()  # steps whose weights these are the mean of; then there are no moments
+    version: int = 2
 
 
-def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, commit: Commit, keep: int) -> Path:
-    """Write a checkpoint, called by every rank; returns its folder. The newest `keep` stay. Raises UserError on a full disk."""
+def save(folder: Path, tensors: dict[str, Tensor], commit: Commit, keep: int, keep_phase: str | None = None) -> Path:
+    """Write a checkpoint, called by every rank; returns its folder. Raises UserError on a full disk.
+
+    Older ones are removed, but for the newest `keep` and those of the phase `keep_phase`.
+    """
     final, temporary = folder / f"step-{commit.step:08d}", folder / f".step-{commit.step:08d}.tmp"
     leader = dist.get_rank() == 0
     if leader:
@@ -62,14 +69,14 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, commi
     dist.barrier()
     try:
         writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
-        state_dict_saver.save(_tensors(model, optimizer), storage_writer=writer)
+        state_dict_saver.save(tensors, storage_writer=writer)
     except (CheckpointException, OSError) as error:
         raise _write_error(error, final) from error
     failure: list[str] = [""]
     if leader:
         try:
-            _publish(temporary, final, commit)
-            _retire(folder, keep)
+            publish(temporary, final, commit)
+            _retire(folder, keep, keep_phase)
         except OSError as error:
             failure[0] = f"cannot write checkpoint {final}: {error.strerror or error}; free space or choose another --out"
     dist.broadcast_object_list(failure)
@@ -78,7 +85,8 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, commi
     return final
 
 
-def _publish(temporary: Path, final: Path, commit: Commit) -> None:
+def publish(temporary: Path, final: Path, commit: Commit) -> None:
+    """Make a checkpoint of the files of a folder: told what belongs to it, then moved into its place."""
     files = sorted(p for p in temporary.iterdir() if p.is_file())
     for path in files:
         with path.open("rb") as file:
@@ -94,8 +102,10 @@ def _publish(temporary: Path, final: Path, commit: Commit) -> None:
     _sync_folder(final.parent)
 
 
-def _retire(folder: Path, keep: int) -> None:
+def _retire(folder: Path, keep: int, keep_phase: str | None) -> None:
     for path in committed(folder)[:-keep]:
+        if keep_phase is not None and read_commit(path).phase == keep_phase:
+            continue
         (path / COMMIT).unlink()  # first, so that a half-deleted one is not read
         shutil.rmtree(path)
     for path in folder.glob(".step-*.tmp"):
@@ -129,14 +139,18 @@ def read_commit(path: Path) -> Commit:
         raise UserError(f"{path / COMMIT} has version {values.get('version')!r}, this program reads {Commit.version}")
     values["identity"] = Identity(**values["identity"])
     values["skipped"] = tuple(tuple(s) for s in values["skipped"])
+    values["average_of"] = tuple(values.get("average_of", ()))
     return Commit(**values)
 
 
-def check_identity(commit: Commit, mine: Identity, path: Path) -> None:
-    """Raise UserError, with both values, where the checkpoint belongs to another config, shards or schedule."""
+def check_identity(found: Identity, mine: Identity, path: Path, past: Collection[str] = ()) -> None:
+    """Raise UserError, with both values, where the checkpoint belongs to another config, shards or schedule.
+
+    `past`: what the shards were before documents of them were taken down; a run that began on one of these goes on.
+    """
     for what in ("config", "shards", "schedule"):
-        theirs, ours = getattr(commit.identity, what), getattr(mine, what)
-        if theirs != ours:
+        theirs, ours = getattr(found, what), getattr(mine, what)
+        if theirs != ours and not (what == "shards" and theirs in past):
             raise UserError(
                 f"{path} belongs to {what} {theirs}, this run has {ours}; choose another --out or the {what} it began with"
             )
@@ -144,27 +158,33 @@ def check_identity(commit: Commit, mine: Identity, path: Path) -> None:
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, commit: Commit) -> None:
     """Fill weights and moments in place, whatever number of ranks wrote them. Called by every rank."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            local_step = torch.tensor(float(commit.step), dtype=torch.float32, device=parameter.device)
-            optimizer.state[parameter] = {"step": local_step} | {m: torch.zeros_like(parameter) for m in _MOMENTS}
-    state_dict_loader.load(_tensors(model, optimizer), storage_reader=HuggingFaceStorageReader(str(path)))
+    empty_state(optimizer, commit.step)
+    state_dict_loader.load(tensors(model, optimizer), storage_reader=HuggingFaceStorageReader(str(path)))
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
     """Fill the weights of an unsharded model in one process."""
-    state = {f"model/{name}": p.detach() for name, p in model.named_parameters()}
+    read_tensors(path, weights(model))
+
+
+def read_tensors(path: Path, state: dict[str, Tensor]) -> None:
+    """Fill tensors by their names in a checkpoint, in one process; no others are read."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # that is what was asked for
         state_dict_loader.load(state, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
 
 
-def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights by their names in a checkpoint; the tensors are the model's own."""
+    return {f"model/{name}": parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights and the optimizer's moments by their names in a checkpoint; the tensors are their own."""
+    found = weights(model)
     for name, parameter in model.named_parameters():
-        tensors[f"model/{name}"] = parameter.detach()
-        tensors |= {f"optimizer/{m}/{name}": optimizer.state[parameter][m] for m in _MOMENTS}
-    return tensors
+        found |= {f"optimizer/{moment}/{name}": value for moment, value in moments_of(optimizer, parameter).items()}
+    return found
 
 
 def _write_error(error: BaseException, path: Path) -> BaseException:

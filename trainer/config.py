@@ -15,52 +15,40 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from trainer.architecture import Experts as Experts
+from trainer.architecture import LinearScaling as LinearScaling
+from trainer.architecture import Llama3Scaling as Llama3Scaling
+from trainer.architecture import ModelConfig as ModelConfig
 from trainer.errors import UserError
+
+Kernel = Literal["auto", "dense", "flex", "varlen"]  # of attention within documents
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """A Llama-style decoder. `vocab_size` may exceed the tokenizer's (padding rows are then never a target)."""
+class Group:
+    """Parameters treated differently: those whose name holds `match`, a regular expression."""
 
-    vocab_size: int
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    feed_forward: int
-    rope_base: float = 500_000.0
-    norm_eps: float = 1e-5
-    init_std: float = 0.02
-    document_mask: bool = True  # a token attends within its own document only (Llama 3, section 3.2)
-
-    def __post_init__(self) -> None:
-        if self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(f"width {self.width} does not give {self.heads} heads of an even size")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} key-value heads evenly")
-
-    @property
-    def head_size(self) -> int:
-        """Channels of one attention head."""
-        return self.width // self.heads
-
-    def parameters(self) -> int:
-        """Number of parameters, by formula: input and output embeddings are separate."""
-        attention = 2 * self.width * self.width + 2 * self.width * self.kv_heads * self.head_size
-        block = attention + 3 * self.width * self.feed_forward + 2 * self.width
-        return 2 * self.vocab_size * self.width + self.layers * block + self.width
+    match: str
+    rate: float = 1.0  # times the learning rate
+    weight_decay: float | None = None  # None: the optimizer's, for matrices
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW; the decay goes to matrices, not to norm gains."""
+    """AdamW, or Adafactor, which has neither betas nor eps; the decay goes to matrices, not to norm gains."""
 
+    kind: Literal["adamw", "adafactor"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.1
     clip: float = 1.0  # bound of the global gradient norm
+    groups: tuple[Group, ...] = ()  # a parameter belongs to the first that matches its name
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(group, Group) for group in self.groups):
+            raise ValueError("groups are trainer.config.Group; write them in a recipe")
 
 
 @dataclass(frozen=True)
@@ -100,10 +88,18 @@ class Parallel:
     """How the work is laid out. Never changes what is computed, beyond the rounding of sums."""
 
     micro_batch: int = 16  # sequences a rank takes at once; a step accumulates over as many as it needs
-    recompute: Literal["none", "full"] = "none"
+    recompute: Literal["none", "selective", "full"] = "none"
+    kept: float = 0.75  # "selective": share of a block's activations kept, chosen by what is dear to compute; with compile
     compile: bool = False  # each block through torch.compile
     reshard: bool = True  # free a block's gathered weights after its forward (ZeRO-3); False keeps them (ZeRO-2)
     loss_chunk: int = 2048  # tokens whose logits exist at once
+    attention: Kernel = "auto"  # with documents: FlexAttention on a GPU, a dense mask on a CPU; trainer.attention has the rest
+    replicas: int = 1  # copies of the model, each sharded over its part of the ranks (HSDP)
+    offload: bool = False  # weights and moments in host memory, and the optimizer with them
+
+    def __post_init__(self) -> None:
+        if self.recompute == "selective" and not self.compile:
+            raise ValueError('recompute "selective" is what the compiler does; set compile=True too, or recompute "full"')
 
 
 @dataclass(frozen=True)
@@ -124,6 +120,7 @@ class Run:
     save_every_steps: int = 100
     save_every_minutes: float = 5.0
     keep: int = 2  # newest checkpoints kept
+    keep_phase: str | None = None  # name of a phase whose checkpoints are all kept, to be averaged (trainer.average)
     log_samples: bool = False  # RUN/consumed-RANK.jsonl: which samples each step took
     prompts: tuple[Prompt, ...] = ()
     sample_tokens: int = 48
@@ -138,16 +135,24 @@ class TrainConfig:
     model: ModelConfig
     learning_rate: LearningRate
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    z_loss: float = 0.0  # weight of the square of log Z in what is minimised (PaLM: 1e-4); the logged loss includes it
     seed: int = 0
     parallel: Parallel = field(default_factory=Parallel)
     run: Run = field(default_factory=Run)
+
+    def __post_init__(self) -> None:
+        if self.model.prefix_lm and self.parallel.attention == "varlen":
+            raise ValueError('parallel.attention "varlen" is causal and knows no prefix; use "auto" with model.prefix_lm')
+
+
+_KINDS = (MultiStep, Cosine, WarmupStableDecay, LinearScaling, Llama3Scaling)
 
 
 def as_dict(cfg: Any) -> Any:
     """A config as plain JSON values; the alternatives of a union carry their class name as `kind`."""
     if dataclasses.is_dataclass(cfg) and not isinstance(cfg, type):
         values = {f.name: as_dict(getattr(cfg, f.name)) for f in dataclasses.fields(cfg)}
-        return {"kind": type(cfg).__name__} | values if isinstance(cfg, (MultiStep, Cosine, WarmupStableDecay)) else values
+        return {"kind": type(cfg).__name__} | values if isinstance(cfg, _KINDS) else values
     if isinstance(cfg, (list, tuple)):
         return [as_dict(v) for v in cfg]
     return cfg
@@ -160,7 +165,7 @@ def canonical_json(value: Any) -> str:
 
 def identity(cfg: TrainConfig) -> dict[str, Any]:
     """The part of a config that changes what is learned."""
-    return {key: as_dict(getattr(cfg, key)) for key in ("model", "learning_rate", "optimizer", "seed")}
+    return {key: as_dict(getattr(cfg, key)) for key in ("model", "learning_rate", "optimizer", "z_loss", "seed")}
 
 
 def config_hash(cfg: TrainConfig) -> str:
@@ -170,6 +175,12 @@ def config_hash(cfg: TrainConfig) -> str:
 
 def model_from_dict(values: dict[str, Any]) -> ModelConfig:
     """The inverse of `as_dict` for a model."""
+    values = dict(values)
+    if values.get("experts"):
+        values["experts"] = Experts(**values["experts"])
+    if values.get("rope_scaling"):
+        scaling = dict(values["rope_scaling"])
+        values["rope_scaling"] = {k.__name__: k for k in (LinearScaling, Llama3Scaling)}[scaling.pop("kind")](**scaling)
     return ModelConfig(**values)
 
 
@@ -192,7 +203,9 @@ def _replaced(cfg: Any, path: str, value: Any, setting: str) -> Any:
     fields = [f.name for f in dataclasses.fields(cfg)] if dataclasses.is_dataclass(cfg) else []
     if name not in fields:
         raise UserError(f"--set {setting!r}: {type(cfg).__name__} has no field {name!r}; it has {', '.join(fields)}")
-    old = getattr(cfg, name)
+    old, hint = getattr(cfg, name), get_type_hints(type(cfg))[name]
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        raise UserError(f"--set {setting!r}: {name} is one of {', '.join(map(str, get_args(hint)))}")
     if rest:
         value = _replaced(old, rest, value, setting)
     elif isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -211,12 +224,23 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
+def recipe_names() -> dict[str, str]:
+    """The recipes that come with the trainer: public function -> module of trainer/recipes."""
+    found: dict[str, str] = {}
+    for path in sorted((Path(__file__).parent / "recipes").glob("[!_]*.py")):
+        module = importlib.import_module(f"trainer.recipes.{path.stem}")
+        made_here = (n for n, f in vars(module).items() if getattr(f, "__module__", "") == module.__name__ and callable(f))
+        found |= {name: path.stem for name in made_here if not name.startswith("_")}
+    return found
+
+
 def load_recipe(name: str) -> TrainConfig:
-    """A config by `NAME` or `NAME:function` of trainer/recipes, or by `path/to/file.py:function`. Raises UserError."""
+    """A config by the NAME of a recipe of trainer/recipes, or by `path/to/file.py:function`. Raises UserError."""
     stem, colon, function = name.rpartition(":")
-    stem, function = (stem, function) if colon else (name, name)
-    module = _recipe_module(name, stem)
-    make = getattr(module, function, None)
+    known = recipe_names()
+    if not colon and name in known:
+        stem, function = known[name], name
+    make = getattr(_recipe_module(name, stem, known), function, None)
     if make is None:
         raise UserError(f"recipe {name!r}: {stem} has no function {function!r}")
     cfg = make()
@@ -225,13 +249,12 @@ def load_recipe(name: str) -> TrainConfig:
     return cfg
 
 
-def _recipe_module(name: str, stem: str) -> ModuleType:
-    known = sorted(p.stem for p in (Path(__file__).parent / "recipes").glob("*.py") if p.stem != "__init__")
-    if stem in known:
+def _recipe_module(name: str, stem: str, known: dict[str, str]) -> ModuleType:
+    if stem in known.values():
         return importlib.import_module(f"trainer.recipes.{stem}")
     if not stem.endswith(".py"):
         raise UserError(
-            f"there is no training recipe {name!r}; known are {', '.join(known)}, or write path/to/file.py:function"
+            f"there is no training recipe {name!r}; known are {', '.join(sorted(known))}, or write path/to/file.py:function"
         )
     if not Path(stem).is_file():
         raise UserError(f"recipe {name!r}: there is no file {stem!r}; write path/to/file.py:function")

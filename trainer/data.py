@@ -26,8 +26,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipelines.schedule.packing import Rows, rows_of
 from pipelines.schedule import Samples, Schedule, ScheduleError, StepPlan, read_schedule, unit_of
+from pipelines.schedule.packing import Rows, rows_of
 from pipelines.shards import ShardError, Shards, TokenStream
 from trainer.errors import UserError
 from trainer.loss import IGNORED

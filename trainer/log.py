@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -59,7 +59,7 @@ class StepLog:
     def __init__(self, accelerator: Accelerator, out: Path, first: int, last: int, every: int) -> None:
         self._accelerator, self._metrics, self._last, self._every = accelerator, out / "metrics.jsonl", last, every
         self._main = accelerator.is_main_process
-        self._began, self._first = time.monotonic(), first
+        self._first = first
         console = Console()
         columns = (
             TextColumn("step"),
@@ -80,22 +80,26 @@ class StepLog:
         if self._bar:
             self._bar.stop()
 
-    def step(self, values: dict[str, Any]) -> None:
-        """One finished step: step, tokens, phase, loss, lr, grad_norm, tokens_per_second, data_wait_s."""
+    def step(self, values: dict[str, Any], seconds_left: float) -> None:
+        """One finished step: step, tokens, phase, loss, lr, grad_norm, tokens_per_second, data_wait_s.
+
+        On a GPU also peak_share (the model's FLOPs over a matrix product's measured rate) and memory_gib, the most so far.
+        """
         if not self._main:
             return
         append(self._metrics, values)
         self._accelerator.log({k: v for k, v in values.items() if k not in ("step", "phase")}, step=values["step"])
         done = values["step"]
         text = (
-            f"{values['phase']} | loss {values['loss']:.4f} | lr {values['lr']:.2e} | {values['tokens_per_second']:,.0f} tok/s "
-            f"| norm {values['grad_norm']:.2f} | wait {values['data_wait_s'] * 1000:.0f} ms"
+            f"{values['phase']} | loss {values['loss']:.4f} | lr {values['lr']:.2e} | {values['tokens_per_second']:,.0f} tok/s"
         )
+        text += f" ({values['peak_share']:.1%} of peak)" if "peak_share" in values else ""
+        text += f" | norm {values['grad_norm']:.2f} | wait {values['data_wait_s'] * 1000:.0f} ms"
+        text += f" | {values['memory_gib']:.1f} GiB" if "memory_gib" in values else ""
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=done, description=text)
         elif done % self._every == 0 or done in (self._first + 1, self._last):
-            seconds = (time.monotonic() - self._began) / (done - self._first) * (self._last - done)
-            say(f"step {done}/{self._last} | {text} | left {int(seconds) // 60}:{int(seconds) % 60:02d}")
+            say(f"step {done}/{self._last} | {text} | left {timedelta(seconds=int(seconds_left))}")
 
     def evaluation(self, step: int, losses: dict[str, float]) -> None:
         """Validation loss per source."""

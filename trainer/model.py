@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
-from trainer.attention import Cache, Mask, attend, document_mask
-from trainer.config import ModelConfig
-from trainer.loss import linear_cross_entropy, token_losses
+from trainer.attention import Cache, Mask, attend, document_mask, prefixes
+from trainer.config import Kernel, ModelConfig
+from trainer.experts import MixtureOfExperts
+from trainer.loss import IGNORED, linear_cross_entropy, token_losses
+from trainer.rotary import rotary_table, rotate
 
 
 class RMSNorm(nn.Module):
@@ -30,19 +32,6 @@ class RMSNorm(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Same shape and dtype as the input."""
         return F.rms_norm(x_BTD, self.weight.shape, self.weight, self.eps)
-
-
-def rotary_table(positions_T: Tensor, head_size: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (T, 1, E/2), fp32, of rotary position embedding (arXiv 2104.09864)."""
-    exponents = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions_T.device) / head_size
-    angles = torch.outer(positions_T.float(), base**-exponents)
-    return angles.cos()[:, None], angles.sin()[:, None]
-
-
-def rotate(x_BTHE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn channel pairs (i, i + E/2), the pairing of the Hugging Face weights."""
-    a, b = x_BTHE.float().chunk(2, -1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x_BTHE.dtype)
 
 
 class Attention(nn.Module):
@@ -78,10 +67,10 @@ class FeedForward(nn.Module):
         self.up_proj = nn.Linear(cfg.width, cfg.feed_forward, bias=False)
         self.down_proj = nn.Linear(cfg.feed_forward, cfg.width, bias=False)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+    def forward(self, x_BTD: Tensor) -> tuple[Tensor, None]:
+        """(B, T, D) -> (B, T, D), and no load to balance."""
         out_BTD: Tensor = self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
-        return out_BTD
+        return out_BTD, None
 
 
 class Block(nn.Module):
@@ -92,20 +81,20 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(cfg.width, cfg.norm_eps)
         self.self_attn = Attention(cfg)
         self.post_attention_layernorm = RMSNorm(cfg.width, cfg.norm_eps)
-        self.mlp = FeedForward(cfg)
+        self.mlp = MixtureOfExperts(cfg) if cfg.experts else FeedForward(cfg)
         self.recompute = False
 
-    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: Cache | None) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
+        """(B, T, D) -> (B, T, D), and the load-balancing loss of experts."""
         if self.recompute and torch.is_grad_enabled():
-            out_BTD: Tensor = checkpoint(self._block, x_BTD, cos, sin, mask, cache, use_reentrant=False)
-            return out_BTD
+            out: tuple[Tensor, Tensor | None] = checkpoint(self._block, x_BTD, cos, sin, mask, cache, use_reentrant=False)
+            return out
         return self._block(x_BTD, cos, sin, mask, cache)
 
-    def _block(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: Cache | None) -> Tensor:
+    def _block(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, mask, cache)
-        out_BTD: Tensor = x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
-        return out_BTD
+        out_BTD, balance = self.mlp(self.post_attention_layernorm(x_BTD))
+        return x_BTD + out_BTD, balance
 
 
 class Trunk(nn.Module):
@@ -121,37 +110,76 @@ class Trunk(nn.Module):
 class Decoder(nn.Module):
     """The whole model. Build it on the meta device, lay it out (trainer.parallel), then `init_weights`."""
 
-    def __init__(self, cfg: ModelConfig, loss_chunk: int = 2048) -> None:
+    def __init__(self, cfg: ModelConfig, loss_chunk: int = 2048, z_loss: float = 0.0) -> None:
         super().__init__()
-        self.cfg, self.loss_chunk = cfg, loss_chunk
+        self.cfg, self.loss_chunk, self.z_loss = cfg, loss_chunk, z_loss
+        self.kernel: Kernel = "auto"  # of attention within documents
         self.model = Trunk(cfg)
         self.lm_head = nn.Linear(cfg.width, cfg.vocab_size, bias=False)
 
     def hidden(self, tokens_BT: Tensor, documents_BT: Tensor | None, caches: list[Cache] | None = None) -> Tensor:
         """States after the last norm (B, T, D). `documents_BT`: document ids, non-decreasing along T; None: one document."""
-        start = caches[0].length if caches else 0
+        return self._states(tokens_BT, documents_BT, caches)[0]
+
+    def _states(
+        self,
+        tokens_BT: Tensor,
+        documents_BT: Tensor | None,
+        caches: list[Cache] | None = None,
+        is_target_BT: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """States after the last norm, and the load-balancing loss, a mean over layers, where there are experts.
+
+        `is_target_BT`: which positions have a target; with `prefix_lm`, what comes before the first one is a prefix.
+        """
+        cfg, start = self.cfg, caches[0].length if caches else 0
         positions_T = torch.arange(start, start + tokens_BT.shape[1], device=tokens_BT.device)
-        cos, sin = rotary_table(positions_T, self.cfg.head_size, self.cfg.rope_base)
-        mask = document_mask(documents_BT) if self.cfg.document_mask and documents_BT is not None else None
+        cos, sin = rotary_table(positions_T, cfg)
+        prefix_BT = None
+        if cfg.prefix_lm and is_target_BT is not None:
+            documents_BT = torch.zeros_like(tokens_BT) if documents_BT is None else documents_BT
+            prefix_BT = prefixes(documents_BT, is_target_BT)
+        mask = None
+        if cfg.document_mask and documents_BT is not None:
+            mask = document_mask(documents_BT, self.kernel, prefix_BT)
         x_BTD = self.model.embed_tokens(tokens_BT)
+        if cfg.embedding_gradient != 1.0:
+            x_BTD = torch.lerp(x_BTD.detach(), x_BTD, cfg.embedding_gradient)  # the same values, less of a gradient
+        balances = []
         for index, block in enumerate(self.model.layers):
-            x_BTD = block(x_BTD, cos, sin, mask, caches[index] if caches else None)
+            x_BTD, balance = block(x_BTD, cos, sin, mask, caches[index] if caches else None)
+            balances.append(balance)
         normed_BTD: Tensor = self.model.norm(x_BTD)
-        return normed_BTD
+        return normed_BTD, torch.stack(balances).mean() if cfg.experts else None
 
     def forward(self, tokens_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None, normalizer: float) -> Tensor:
-        """Sum of the losses (nats) of the valid targets over `normalizer`; fp32 scalar."""
-        hidden_ND = self.hidden(tokens_BT, documents_BT).flatten(0, 1)
-        return linear_cross_entropy(hidden_ND, self.lm_head.weight, targets_BT.flatten(), normalizer, self.loss_chunk)
+        """Sum of the losses (nats) of the valid targets over `normalizer`; fp32 scalar.
+
+        Load balancing is in its gradient, weighted by this batch's share of the targets, not in its value.
+        """
+        is_target_BT = targets_BT != IGNORED
+        hidden_BTD, balance = self._states(tokens_BT, documents_BT, None, is_target_BT)
+        hidden_ND, targets_N = hidden_BTD.flatten(0, 1), targets_BT.flatten()
+        weight_VD = self.lm_head.weight
+        loss = linear_cross_entropy(hidden_ND, weight_VD, targets_N, normalizer, self.loss_chunk, self.z_loss)
+        if balance is None or self.cfg.experts is None:
+            return loss
+        pull = self.cfg.experts.balance * (is_target_BT.sum() / normalizer) * balance
+        return loss + (pull - pull.detach())
 
     def losses(self, tokens_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None) -> Tensor:
         """Loss of each token in nats, fp32 (B, T), without gradient."""
-        hidden_ND = self.hidden(tokens_BT, documents_BT).flatten(0, 1)
+        hidden_ND = self._states(tokens_BT, documents_BT, None, targets_BT != IGNORED)[0].flatten(0, 1)
         return token_losses(hidden_ND, self.lm_head.weight, targets_BT.flatten(), self.loss_chunk).view(targets_BT.shape)
 
     def next_logits(self, tokens_BT: Tensor, caches: list[Cache] | None = None) -> Tensor:
-        """Logits of the token after the last one, fp32 (B, V); `caches` (one a layer) hold what came before and grow."""
-        last_BD = self.hidden(tokens_BT, None, caches)[:, -1]
+        """Logits of the token after the last one, fp32 (B, V); `caches` (one a layer) hold what came before and grow.
+
+        With `prefix_lm` the tokens that come first, all of them, are the prefix.
+        """
+        comes_first = caches is None or caches[0].length == 0
+        no_target_BT = torch.zeros_like(tokens_BT, dtype=torch.bool) if comes_first else None
+        last_BD = self._states(tokens_BT, None, caches, no_target_BT)[0][:, -1]
         logits_BV: Tensor = self.lm_head(last_BD)
         return logits_BV.float()
 

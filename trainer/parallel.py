@@ -12,15 +12,23 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch._C._distributed_c10d import HashStore
+from torch._functorch import config as functorch_config
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 
-from trainer.config import OptimizerConfig, Parallel
+from trainer.config import Parallel
 from trainer.model import Block, Decoder
 
 
-def start_processes(device: torch.device) -> DeviceMesh:
-    """The data-parallel mesh over all ranks; starts a group of one where the launcher started none."""
+def start_processes(device: torch.device, replicas: int = 1) -> DeviceMesh:
+    """The mesh over all ranks, in two dimensions where there are replicas; starts a group of one if the launcher has not."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if not dist.is_initialized():
@@ -30,7 +38,9 @@ def start_processes(device: torch.device) -> DeviceMesh:
         # Ranks of one machine share its cores; more threads than cores makes each of them slower.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    return init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=("data",))
+    if replicas == 1:
+        return init_device_mesh(device.type, (dist.get_world_size(),), mesh_dim_names=("shard",))
+    return init_device_mesh(device.type, (replicas, dist.get_world_size() // replicas), mesh_dim_names=("replica", "shard"))
 
 
 def parallelize(model: Decoder, mesh: DeviceMesh, cfg: Parallel) -> Decoder:
@@ -39,13 +49,16 @@ def parallelize(model: Decoder, mesh: DeviceMesh, cfg: Parallel) -> Decoder:
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if gpu else torch.float32, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
+    offload = CPUOffloadPolicy(pin_memory=gpu) if cfg.offload else OffloadPolicy()
+    functorch_config.activation_memory_budget = cfg.kept if cfg.recompute == "selective" else 1.0
+    model.kernel = cfg.attention
     for block in model.model.layers:
         assert isinstance(block, Block)
         block.recompute = cfg.recompute == "full"
         if cfg.compile:
             block.compile()  # in place: a wrapper would bypass the hooks of fully_shard
-        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=cfg.reshard)
-    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=cfg.reshard, offload_policy=offload)
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False, offload_policy=offload)
     for method in ("losses", "next_logits"):
         register_fsdp_forward_method(model, method)
     for module in model.modules():
@@ -54,14 +67,6 @@ def parallelize(model: Decoder, mesh: DeviceMesh, cfg: Parallel) -> Decoder:
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sum
     return model
-
-
-def make_optimizer(model: nn.Module, cfg: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over the sharded parameters; the learning rate is written into its groups at every step."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    gains = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": cfg.weight_decay}, {"params": gains, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=0.0, betas=cfg.betas, eps=cfg.eps, fused=True)
 
 
 def reshard(model: nn.Module) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from tokenizers import Tokenizer
 
+from pipelines.schedule import Schedule, ScheduleError, StepPlan
+from pipelines.shards import ShardError
 from trainer import checkpoint
 from trainer.checkpoint import Commit, Identity
 from trainer.config import TrainConfig, as_dict, config_hash
@@ -23,7 +26,8 @@ from trainer.evaluate import evaluate
 from trainer.generate import Sampling, continue_text
 from trainer.log import append, read, say, truncate_after
 from trainer.model import Decoder, init_weights
-from trainer.parallel import make_optimizer, parallelize, reshard, start_processes
+from trainer.optimizer import make_optimizer
+from trainer.parallel import parallelize, reshard, start_processes
 from trainer.schedules import Curve, curve
 
 
@@ -63,10 +67,25 @@ class Session:
         run, rows = self.cfg.run, self.cfg.parallel.micro_batch
         return evaluate(self.model, self.data.shards, sequence_length, run.evaluate_tokens, rows, self.device)
 
-    def save(self, step: int, tokens: int) -> Path:
+    def tokens_after(self, step: int) -> int:
+        """Tokens seen after `step` steps."""
+        if step == 0:
+            return 0
+        plan = self.data.schedule.step_plan(step - 1)
+        return plan.tokens_before + plan.samples * plan.sequence_length
+
+    def rate(self, plan: StepPlan) -> float:
+        """The learning rate of a step."""
+        return self.curve.of_step(plan.tokens_before, plan.samples * plan.sequence_length)
+
+    def save(self, step: int) -> Path:
         """Checkpoint after `step` steps; every rank calls it."""
-        commit = Commit(step, tokens, self.identity, {})
-        return checkpoint.save(self.out / "checkpoints", self.model, self.optimizer, commit, self.cfg.run.keep)
+        plan, tokens = self.data.schedule.step_plan(step - 1), self.tokens_after(step)
+        identity = replace(self.identity, schedule=self.data.schedule.prefix(tokens))
+        phase, run = self.data.phase_name(plan), self.cfg.run
+        commit = Commit(step, tokens, identity, {}, learning_rate=self.rate(plan), phase=phase)
+        tensors = checkpoint.tensors(self.model, self.optimizer)
+        return checkpoint.save(self.out / "checkpoints", tensors, commit, run.keep, run.keep_phase)
 
 
 def open_session(
@@ -80,34 +99,40 @@ def open_session(
 ) -> Session | None:
     """Check everything a user can get wrong, then build or resume. None: there is nothing left to do. Raises UserError."""
     data = open_data(shards, schedule)
+    _check_shards(data)
     last = data.schedule.total_steps if steps is None else min(steps, data.schedule.total_steps)
     rate = curve(cfg.learning_rate, data.schedule)
     _check_sizes(cfg, data, accelerator.num_processes)
-    identity = _identity(cfg, data)
+    identity = Identity(config_hash(cfg), data.shards.manifest.fingerprint[:12], _first_step(data.schedule))
     folder = out / "checkpoints"
     found = checkpoint.committed(folder)
     commit = checkpoint.read_commit(found[-1]) if found else None
-    _check_run(out, identity)
+    past = [fingerprint[:12] for fingerprint in data.shards.manifest.lineage]
+    _check_run(out, identity, past)
     if commit is not None:
-        checkpoint.check_identity(commit, identity, found[-1])
-    first = data.schedule.step_at(commit.tokens) if commit is not None else 0
+        if commit.average_of:
+            raise UserError(f"{found[-1]} is an average, and no run goes on from it; go on from the run it was made of")
+        _check_past(commit, identity, data.schedule, rate, found[-1], past)
+    first = commit.step if commit is not None else 0
     words = _find_tokenizer(data, shards, tokenizer)
     if first >= last and (words is None or not _missing_samples(cfg, out, first)):
         if accelerator.is_main_process:
             say(f"{out} is complete: {first} of {data.schedule.total_steps} steps. {_summary(out)}")
         return None
-    mesh = start_processes(accelerator.device)
+    mesh = start_processes(accelerator.device, cfg.parallel.replicas)
     if accelerator.is_main_process:
         _prepare_folder(out, cfg, data, identity, words, first)
         say(_opening(cfg, data, accelerator, first, last))
+        if commit is not None and commit.identity.shards != identity.shards:
+            say(_taken_down(data, commit))
     dist.barrier()
     if cfg.run.tracker is not None:
         options = {cfg.run.tracker: {"purge_step": first + 1}}
         accelerator.init_trackers("tensorboard", init_kwargs=options)
     with torch.device("meta"):
-        model = Decoder(cfg.model, cfg.parallel.loss_chunk)
+        model = Decoder(cfg.model, cfg.parallel.loss_chunk, cfg.z_loss)
     parallelize(model, mesh, cfg.parallel)
-    model.to_empty(device=accelerator.device)
+    model.to_empty(device="cpu" if cfg.parallel.offload else accelerator.device)
     optimizer = make_optimizer(model, cfg.optimizer)
     if commit is None:
         init_weights(model, cfg.model.init_std, cfg.seed)
@@ -141,6 +166,8 @@ def _check_sizes(cfg: TrainConfig, data: Data, world: int) -> None:
             f"the shards use {manifest.vocab_size} token ids, the model has {cfg.model.vocab_size}; "
             f"--set model.vocab_size={manifest.vocab_size} or use the shards of the recipe's tokenizer"
         )
+    if world % cfg.parallel.replicas:
+        raise UserError(f"{world} processes are not {cfg.parallel.replicas} replicas of equal size; --set parallel.replicas=1")
     for phase in data.schedule.config.phases:
         samples = phase.batch_tokens // phase.sequence_length
         if world > samples:
@@ -149,22 +176,54 @@ def _check_sizes(cfg: TrainConfig, data: Data, world: int) -> None:
             )
 
 
-def _identity(cfg: TrainConfig, data: Data) -> Identity:
-    schedule = hashlib.sha256(data.schedule.to_json().encode()).hexdigest()[:12]
-    return Identity(config_hash(cfg), data.shards.manifest.fingerprint[:12], schedule)
+def _check_shards(data: Data) -> None:
+    try:
+        data.shards.check()
+    except ShardError as error:
+        raise UserError(f"{error}; bring the file back from a copy, or write the shards again") from error
 
 
-def _check_run(out: Path, identity: Identity) -> None:
+def _first_step(schedule: Schedule) -> str:
+    """What names the data of a run that has no checkpoint yet."""
+    return schedule.prefix(schedule.config.phases[0].batch_tokens)
+
+
+def _check_past(commit: Commit, mine: Identity, schedule: Schedule, rate: Curve, path: Path, shards: list[str]) -> None:
+    """What was read and learned until the checkpoint is what this schedule would have had; what comes after may be new."""
+    try:
+        if schedule.step_at(commit.tokens) != commit.step:
+            raise ScheduleError(f"{commit.tokens} tokens are not step {commit.step} of the schedule")
+        mine = replace(mine, schedule=schedule.prefix(commit.tokens))
+    except ScheduleError as error:
+        raise UserError(f"{path} cannot go on: {error}; choose another --out or the schedule it began with") from error
+    checkpoint.check_identity(commit.identity, mine, path, shards)
+    now = _rate_at(rate, schedule, commit.step)
+    if not math.isclose(now, commit.learning_rate, rel_tol=1e-9):
+        raise UserError(
+            f"{path} was reached at a learning rate of {commit.learning_rate:.4g}, with this schedule it would be {now:.4g}; "
+            "a longer budget goes on from a checkpoint of the plateau: remove the later ones, or choose another --out"
+        )
+
+
+def _rate_at(rate: Curve, schedule: Schedule, step: int) -> float:
+    """The learning rate of the last of `step` steps."""
+    plan = schedule.step_plan(step - 1)
+    return rate.of_step(plan.tokens_before, plan.samples * plan.sequence_length)
+
+
+def _check_run(out: Path, identity: Identity, past: list[str]) -> None:
     """A folder that another run began is refused even before its first checkpoint."""
     if not (out / "config.json").is_file():
         return
     values = json.loads((out / "config.json").read_text())["identity"]
-    checkpoint.check_identity(Commit(0, 0, Identity(**values), {}), identity, out)
+    checkpoint.check_identity(Identity(**values), identity, out, past)
 
 
 def _prepare_folder(out: Path, cfg: TrainConfig, data: Data, identity: Identity, tokenizer: Path | None, first: int) -> None:
     manifest = data.shards.manifest
+    longest = max(phase.sequence_length for phase in data.schedule.config.phases)
     about = {"shards": str(data.shards.root.resolve()), "vocab_size": manifest.vocab_size, "eos_id": manifest.eos_id}
+    about |= {"sequence_length": longest}
     values = {"config": as_dict(cfg), "identity": vars(identity), "data": about, "parameters": cfg.model.parameters()}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -201,6 +260,17 @@ def _opening(cfg: TrainConfig, data: Data, accelerator: Accelerator, first: int,
     return (
         f"{cfg.name} {config_hash(cfg)}: {cfg.model.parameters():,} parameters on {where} ({torch.get_num_threads()} threads), "
         f"{data.schedule.total_tokens:,} tokens in {data.schedule.total_steps} steps; from {start} to {last}"
+    )
+
+
+def _taken_down(data: Data, commit: Commit) -> str:
+    """What a run says that began on the shards before a takedown."""
+    takedowns = data.shards.manifest.takedowns
+    before = next(i for i, t in enumerate(takedowns) if t.before.startswith(commit.identity.shards))
+    rows = takedowns[-1].rows - (takedowns[before - 1].rows if before else 0)
+    return (
+        f"{rows} documents of the shards were taken down since step {commit.step} was saved: their places stay, none of their "
+        f"tokens is read; shards {commit.identity.shards} are now {data.shards.manifest.fingerprint[:12]}"
     )
 
 

@@ -16,14 +16,18 @@ def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return hidden, weight, targets
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
 @pytest.mark.parametrize("chunk", [1, 5, N, 1000])
-def test_loss_and_gradients_equal_those_of_eager_cross_entropy(chunk: int) -> None:
+def test_loss_and_gradients_equal_those_of_eager_cross_entropy(chunk: int, z_loss: float, dtype: torch.dtype) -> None:
     hidden, weight, targets = _inputs()
     ours = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
     oracle = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
-    loss = linear_cross_entropy(ours[0], ours[1], targets, 20, chunk)
+    loss = linear_cross_entropy(ours[0], ours[1], targets.to(dtype), 20, chunk, z_loss)
     (3 * loss).backward()
-    expected = F.cross_entropy(oracle[0] @ oracle[1].t(), targets, ignore_index=IGNORED)
+    logits = oracle[0] @ oracle[1].t()
+    squares = logits.logsumexp(-1)[targets != IGNORED].square()
+    expected = F.cross_entropy(logits, targets, ignore_index=IGNORED) + z_loss * squares.mean()
     (3 * expected).backward()
     torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-6)
     for mine, theirs in zip(ours, oracle, strict=True):

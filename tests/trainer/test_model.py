@@ -2,12 +2,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 
-from trainer.config import ModelConfig
+from trainer.config import Experts, Kernel, ModelConfig, Parallel
 from trainer.generate import Sampling, choose, generate
+from trainer.loss import IGNORED
 from trainer.model import Decoder, init_weights
+from trainer.parallel import parallelize, start_processes
 from trainer.recipes.deepseek_llm import deepseek_llm, deepseek_llm_67b
 from trainer.recipes.llama3 import llama3, llama3_70b, llama3_405b
+from trainer.recipes.small import llama_1_7b, llama_1b, llama_125m, tiny
 
 TINY = ModelConfig(vocab_size=40, width=32, layers=2, heads=4, kv_heads=2, feed_forward=48)
 
@@ -27,6 +31,11 @@ def _model(cfg: ModelConfig = TINY, seed: int = 0) -> Decoder:
         (llama3_405b().model, 405_853_388_800),
         (deepseek_llm().model, 6_910_365_696),
         (deepseek_llm_67b().model, 67_425_001_472),
+        (tiny().model, 12_815_616),
+        (llama_125m().model, 125_848_320),
+        (llama_1b().model, 1_023_477_760),
+        (llama_1_7b().model, 1_657_899_008),
+        (replace(TINY, experts=Experts(4)), 2 * 40 * 32 + 2 * (3072 + 4 * 4608 + 4 * 32 + 64) + 32),
     ],
 )
 def test_parameter_count_by_formula_and_by_building(cfg: ModelConfig, parameters: int) -> None:
@@ -69,6 +78,90 @@ def test_a_later_token_does_not_reach_an_earlier_one() -> None:
     changed = tokens.clone()
     changed[0, -1] = (changed[0, -1] + 1) % 40
     assert torch.equal(model.hidden(tokens, None)[0, :-1], model.hidden(changed, None)[0, :-1])
+
+
+def test_a_prefix_is_seen_both_ways_and_no_target_is_given_away() -> None:
+    model, causal = _model(replace(TINY, prefix_lm=True)), _model()
+    tokens = torch.randint(0, 40, (1, 20), generator=torch.Generator().manual_seed(1))
+    documents = torch.tensor([[1] * 12 + [2] * 8])
+    targets = torch.roll(tokens, -1, 1)
+    targets[0, :5] = IGNORED  # the first document's prefix: tokens 0 to 5, the last of which predicts token 6
+    before = model.losses(tokens, targets, documents)
+    for position in range(20):
+        changed = tokens.clone()
+        changed[0, position] = (changed[0, position] + 1) % 40
+        after = model.losses(changed, targets, documents)
+        felt = (after != before)[0].nonzero()[:, 0].tolist()
+        document = range(12) if position < 12 else range(12, 20)
+        assert felt == [t for t in document if t >= max(position, 5)]
+    # In the second document every token has a target, so it is causal; and the first is not.
+    second = causal.losses(tokens, targets, documents)
+    torch.testing.assert_close(before[0, 12:], second[0, 12:])
+    assert not torch.allclose(before[0, 5:12], second[0, 5:12])
+    torch.testing.assert_close(model(tokens, targets, documents, 15.0), before.sum() / 15)
+
+
+def test_a_prompt_is_the_prefix_of_what_is_generated() -> None:
+    model = _model(replace(TINY, prefix_lm=True))
+    prompt = torch.randint(1, 40, (1, 9), generator=torch.Generator().manual_seed(1))
+    out = generate(model, prompt[0].tolist(), 5, 0, 40, Sampling(temperature=0.0), torch.device("cpu"))
+    assert len(out) == 5
+    tokens = torch.cat((prompt, torch.tensor([out])), 1)
+    targets = torch.roll(tokens, -1, 1)
+    targets[0, : 9 - 1], targets[0, -1] = IGNORED, IGNORED
+    losses = model.losses(tokens, targets, None)[0]
+    for position in range(8, 13):
+        others = targets.clone()
+        for token in range(40):
+            others[0, position] = token
+            assert model.losses(tokens, others, None)[0, position] >= losses[position]
+
+
+@pytest.mark.parametrize("kernel", ["dense", "varlen"])
+def test_the_kernel_of_attention_changes_nothing(kernel: Kernel) -> None:
+    tokens = torch.randint(0, 40, (2, 20))
+    documents = torch.tensor([[1] * 8 + [2] * 12, [1] * 20])
+    model, other = _model(), _model()
+    other.kernel = kernel
+    for one in (model, other):
+        one(tokens, tokens, documents, 40.0).backward()
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_the_embedding_learns_less_and_all_else_the_same() -> None:
+    tokens = torch.randint(0, 40, (2, 11))
+    whole, shrunk = _model(), _model(replace(TINY, embedding_gradient=0.1))
+    losses = [one(tokens, tokens, None, 22.0) for one in (whole, shrunk)]
+    assert torch.equal(*losses)
+    for loss in losses:
+        loss.backward()
+    for (name, a), b in zip(whole.named_parameters(), shrunk.parameters(), strict=True):
+        assert a.grad is not None
+        torch.testing.assert_close(b.grad, a.grad * 0.1 if name == "model.embed_tokens.weight" else a.grad)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the tracer looks at it
+@pytest.mark.parametrize("experts", [None, Experts(5, 2)])
+def test_compiled_and_sharded_it_learns_the_same(experts: Experts | None) -> None:
+    cfg = replace(TINY, experts=experts)
+    tokens = torch.randint(0, 40, (2, 11))
+    plain, sharded = _model(cfg), Decoder(cfg, loss_chunk=16)
+    mesh = start_processes(torch.device("cpu"))
+    try:
+        for block in sharded.model.layers:
+            # traced as for the compiler, which itself would take long
+            block.compile(backend="aot_eager", fullgraph=experts is None)
+        parallelize(sharded, mesh, Parallel())
+        init_weights(sharded, 0.2, 0)
+        for model in (plain, sharded):
+            model(tokens, tokens, None, 22.0).backward()
+        for a, b in zip(plain.parameters(), sharded.parameters(), strict=True):
+            assert a.grad is not None
+            assert isinstance(b.grad, DTensor)
+            torch.testing.assert_close(b.grad.full_tensor(), a.grad)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_losses_and_forward_agree() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from pipelines.schedule import Phase, ScheduleConfig, compile_schedule, write_schedule
+from pipelines.shards import read_manifest
 from trainer import train as trainer_train
 from trainer.checkpoint import committed, read_commit
 
@@ -170,6 +172,41 @@ def test_what_belongs_to_another_run_is_refused_with_both_values(
     young.mkdir()
     shutil.copy(whole_run / "config.json", young)
     assert f"{young} belongs to config" in _error(capsys, recipe, "--data", shards, "--out", young, "--set", "seed=1")
+
+
+def _schedule(shards: Path, path: Path, steps: int) -> Path:
+    """`steps` steps in the mixture of the whole run, then two of annealing."""
+    manifest = read_manifest(shards)
+    phases = (
+        Phase("main", steps * 160, 32, 160, {"web": 0.6, "code": 0.4}),
+        Phase("annealing", 2 * 160, 32, 160, {"web": 0.2, "code": 0.8}),
+    )
+    write_schedule(path, compile_schedule(ScheduleConfig(phases), manifest.source_tokens(), manifest.fingerprint))
+    return path
+
+
+def test_a_longer_budget_goes_on_from_the_plateau(
+    recipe: str, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short, long = _schedule(shards, tmp_path / "short.json", 14), _schedule(shards, tmp_path / "long.json", 30)
+
+    def run(out: str, *more: object) -> int:
+        words = [recipe, "--data", shards, "--out", tmp_path / out, "--set", "run.keep=9", *more]
+        return trainer_train.main([str(w) for w in words])
+
+    assert run("grown", "--schedule", short, "--steps", 8) == 0
+    assert run("grown", "--schedule", long, "--steps", 20) == 0
+    assert run("long", "--schedule", long, "--steps", 20) == 0
+    assert _steps(tmp_path / "grown") == _steps(tmp_path / "long")
+    assert (tmp_path / "grown" / "consumed-0.jsonl").read_text() == (tmp_path / "long" / "consumed-0.jsonl").read_text()
+    # From behind the plateau, or behind annealing, nothing goes on.
+    assert run("late", "--schedule", short, "--steps", 14) == 0
+    capsys.readouterr()
+    assert run("late", "--schedule", long) == 1
+    assert "was reached at a learning rate of 0.001, with this schedule it would be 0.01" in capsys.readouterr().err
+    assert run("late", "--schedule", short) == 0
+    assert run("late", "--schedule", long) == 1
+    assert "step-00000016 belongs to schedule " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def deepseek_llm() -> TrainConfig:
         ),
         learning_rate=LearningRate(peak=4.2e-4, warmup_steps=2000, shape=MultiStep(((0.8, 0.316), (0.9, 0.1)))),
         optimizer=OptimizerConfig(betas=(0.9, 0.95), weight_decay=0.1, clip=1.0),
-        parallel=Parallel(micro_batch=4, recompute="full", compile=True),
+        parallel=Parallel(micro_batch=2, recompute="selective", compile=True),
     )
 
 
