@@ -87,7 +87,6 @@ def _attend_each(q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask: Bounds) -
     return torch.unflatten(out, 0, (batch, length)).transpose(1, 2)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _one_by_one(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     parts = [slice(*pair) for pair in pairwise(bounds.tolist())]
