@@ -28,14 +28,13 @@ ABOUT = About(
     title="Trainer",
     compared=(
         "Tokens a second a GPU, median of seven steps after five, bf16 with fp32 master weights. Ours reads shards through "
-        "its loader (documents of up to 1,024 tokens, masked at 1.7b; layouts: bench/trainer_run.py). The floor is a "
+        "its loader (documents of 1 to 10,000 tokens, masked at 1.7b; layouts: bench/trainer_run.py). The floor is a "
         "script of plain PyTorch given with --floor: random tokens, no loader, documents of 1,024 at 1.7b, full recomputation "
         "at 7b and 8b. transformers: LlamaForCausalLM under Accelerate's FSDP2, each layer compiled, random tokens, 8,192 x 2, "
         "causal, and with documents of 1,024 masked. `multipliers`: a bf16 product of 8,192 x 8,192 in the same run."
     ),
     peers=("torch", "accelerate", "transformers"),
 )
-LONGEST = 1024  # tokens of a document, as the floor has them
 FLOOR = {
     "1.7b": "--shape 1.7b --attn flex --docs 1024 --seq 8192 --batch 4",
     "7b": "--shape 7b --attn sdpa --seq 4096 --batch 4 --ac full",
@@ -44,7 +43,7 @@ FLOOR = {
 
 
 def write_data(data: Path, folder: Path, vocabulary: int) -> dict[str, int]:
-    """Shards of the texts there are, an id for every fourth byte, cut to LONGEST; returns tokens per source."""
+    """Shards of the texts there are, an id for every fourth byte; returns tokens per source."""
     documents: list[str] = []
     for path in sorted(data.glob("*.jsonl.gz")):
         documents += [r["text"] for r in jsonl(path) if "text" in r]
