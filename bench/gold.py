@@ -10,8 +10,10 @@ one stays (datasketch: pairs that share a band, the first stays; datatrove: its 
 - survivor under FAR: of the removed documents, the share less alike to the one that stays in their stead.
 All similarities are exact, taken here of every two texts; that they equal those of the gold file is checked.
 
-The first of a history stays, with all contestants alike: ours by the survivor order ("seen",). What our own order, the
-longest first, gives stands beside it: a long version is like more versions than these are like each other.
+The first of a history stays: ours by the survivor order ("seen",), as with datasketch. The order was chosen after seven had
+been tried on these texts (cluster precision of English, Chinese: first .997, 1.0; longest .970, .978; shortest .905, .929;
+two at random .936 to .957; most neighbours first .829, .845; fewest 1.0, 1.0), so it is no estimate for other texts. Our
+default, the longest first, stands beside it: a long version is like more versions than these are like each other.
 """
 
 from __future__ import annotations

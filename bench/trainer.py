@@ -143,7 +143,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.exit(1, "no GPU is here: bench.trainer measures the trainer on GPUs\n")
     rows = [r for gpus in args.gpus.split(",") for r in measure(args.data, args.shapes.split(","), int(gpus), args.floor)]
     about = replace(ABOUT, compared=f"{ABOUT.compared} On {torch.cuda.get_device_name()}.")
-    command = shlex.join(["python", "-m", "bench.trainer", "--data", shown(args.data), "--gpus", args.gpus])
+    command = shlex.join(
+        ["python", "-m", "bench.trainer", "--data", shown(args.data), "--shapes", args.shapes, "--gpus", args.gpus]
+    )
+    command += " --floor SCRIPT" if args.floor else ""
     publish("trainer", about, rows, before, command, args.results, start)
 
 
