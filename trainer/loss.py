@@ -56,7 +56,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
         loss = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         scale = torch.full((1,), 1.0 / normalizer, dtype=torch.float32, device=hidden_ND.device)  # no new code for each value
-        differentiate = _compiled() if hidden_ND.is_cuda else _differentiate
+        differentiate = _compiled() if hidden_ND.is_cuda else _differentiate_eagerly
         for start in range(0, len(targets_N), chunk):
             part = slice(start, start + chunk)
             logits_CV = hidden_ND[part] @ weight_VD.t()
@@ -82,6 +82,20 @@ def _differentiate(logits_CV: Tensor, targets_C: Tensor, scale: Tensor, z_loss: 
     gradient_CV = (logits - log_z_C1).exp() * (1 + 2 * z_loss * log_z_C1) - is_target_CV.float()
     logits_CV.copy_(gradient_CV * (scale * valid_C1))
     return (losses_C1 * valid_C1).sum()
+
+
+def _differentiate_eagerly(logits_CV: Tensor, targets_C: Tensor, scale: Tensor, z_loss: float) -> Tensor:
+    """The same without a compiler, in few passes and one more tensor: what a CPU runs."""
+    valid_C1, index_C1 = (targets_C != IGNORED)[:, None], targets_C.long().clamp(min=0)[:, None]
+    log_p_CV = torch.log_softmax(logits_CV, -1, dtype=torch.float32)
+    target_C1 = log_p_CV.gather(1, index_C1)
+    log_z_C1 = logits_CV.gather(1, index_C1).float() - target_C1
+    gradient_CV = log_p_CV.exp_()
+    if z_loss:
+        gradient_CV.mul_(1 + 2 * z_loss * log_z_C1)
+    gradient_CV.scatter_add_(1, index_C1, torch.full_like(target_C1, -1.0))
+    logits_CV.copy_(gradient_CV.mul_(scale * valid_C1))
+    return ((z_loss * log_z_C1.square() - target_C1) * valid_C1).sum()
 
 
 @cache

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainer.loss import IGNORED, linear_cross_entropy, token_losses
+from trainer.loss import IGNORED, _differentiate, _differentiate_eagerly, linear_cross_entropy, token_losses
 
 N, D, V = 23, 16, 51
 
@@ -59,3 +59,14 @@ def test_weight_gradient_is_summed_in_fp32_under_bf16() -> None:
     loss.backward()
     assert weight.grad is not None
     assert weight.grad.flatten().tolist() == [-4.0, 4.0]
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+def test_what_is_compiled_on_a_gpu_and_what_a_cpu_runs_are_the_same_function(z_loss: float) -> None:
+    hidden, weight, targets = _inputs()
+    logits = hidden @ weight.t()
+    scale, one, other = torch.full((1,), 0.05), logits.clone(), logits.clone()
+    torch.testing.assert_close(
+        _differentiate(one, targets, scale, z_loss), _differentiate_eagerly(other, targets, scale, z_loss)
+    )
+    torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
