@@ -1,7 +1,7 @@
-"""Spark at one place: the session, the one mapInArrow adapter, table input and output.
+"""Spark at one place: the session and the one mapInArrow adapter.
 
-    files -> [ reader | batch stage | batch stage ... ] -> rows with an outcome -> Parquet
-             `---------- one pass, one mapInArrow ----'
+    files -> [ reader | batch stage | batch stage ... -> rows with an outcome -> Parquet (tables.py) ]
+             `---------- one pass, one mapInArrow -------------------------------------------------'
 
 `flow` is that pass without Spark: a generator from batches to batches, so that every stage can be tried without a JVM.
 """
@@ -27,7 +27,6 @@ import pyarrow.compute as pc
 from pipelines.errors import UserError
 from pipelines.java import class_archive, ensure_java
 from pipelines.recipe import Input, Stage, Step, Table
-from pipelines.rundir import BESIDE
 from pipelines.schema import (
     DECISION,
     DROPPED,
@@ -49,6 +48,8 @@ _LOGGING = Path(__file__).parent / "log4j2.properties"
 # On few cores the optimising compiler takes more than it gives: 22 of 66 CPU seconds of Java over 100,000 documents.
 _TUNING = "-XX:+UseParallelGC" + (" -XX:TieredStopAtLevel=1" if (os.cpu_count() or 1) <= 4 else "")
 Count = Callable[[str, int, float], None]  # (stage, rows in, seconds)
+Batches = Iterator[pa.RecordBatch]
+Pass = Callable[[Batches], Batches]
 
 # What a reader's input rows are: one a file.
 FILES = pa.schema([("source", pa.string()), ("path", pa.string()), ("bytes", pa.int64())])
@@ -166,12 +167,6 @@ def stage_schema(before: pa.Schema, stage: Stage) -> pa.Schema:
     added = stage.adds
     kept = [f for f in before if f.name not in added.names and f.name not in stage.spec.removes]
     return pa.schema([*kept, *added])
-
-
-def row_schema(table: pa.Schema) -> pa.Schema:
-    """The columns of the rows that go on: a step's table without decision and outcome."""
-    gone = {*DECISION.names, *OUTCOME.names}
-    return pa.schema([f for f in table if f.name not in gone])
 
 
 def flow(
@@ -293,15 +288,17 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 # --- tables -------------------------------------------------------------------------------------------------------------
 
 
-def run_batch_step(spark: SparkSession, source: DataFrame, step: Step, schema: pa.Schema, count: Count) -> Table:
-    """A fused pass over `source` (FILES rows if the step reads, else the kept rows of the step before)."""
+def batch_pass(step: Step, schema: pa.Schema, count: Count, files: Callable[[Batches], Batches] | None = None) -> Pass:
+    """The fused pass of a step, as a function of batches: of the kept rows of the step before, or of what `files` turns into
+    FILES rows (`files_frame`) if the step reads."""
     inputs, stages = step.inputs, step.stages
 
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        batches = read_flow(batches, inputs, count) if inputs else batches
-        yield from flow(batches, stages, schema, count)
+    def work(batches: Batches) -> Batches:
+        if files is not None:
+            batches = read_flow(files(batches), inputs, count)
+        return flow(batches, stages, schema, count)
 
-    return Table(source.mapInArrow(work, to_spark_schema(schema)))
+    return work
 
 
 def run_table_step(source: DataFrame, step: Step, schema: pa.Schema) -> Table:
@@ -325,8 +322,8 @@ def run_table_step(source: DataFrame, step: Step, schema: pa.Schema) -> Table:
     return replace(made, rows=result.select(*schema.names))
 
 
-def files_frame(spark: SparkSession, files: list[dict[str, Any]]) -> DataFrame:
-    """FILES rows, one file a partition, largest first so that no worker ends late.
+def files_frame(spark: SparkSession, files: list[dict[str, Any]]) -> tuple[DataFrame, Pass]:
+    """A row a file, one a partition, largest first so that no worker ends late; and what makes FILES rows of them in a worker.
 
     Raises UserError on a cluster for a path that says nothing to a worker, whose working directory is another.
     """
@@ -336,9 +333,13 @@ def files_frame(spark: SparkSession, files: list[dict[str, Any]]) -> DataFrame:
             f"input {relative[0]!r} is a relative path; on a cluster give paths from the root, which all workers reach"
         )
     ordered = sorted(files, key=lambda f: -f["bytes"])
-    rows = [(f["source"], f["path"], f["bytes"]) for f in ordered]
-    rdd = spark.sparkContext.parallelize(rows, len(rows))
-    return spark.createDataFrame(rdd, to_spark_schema(FILES))
+    rows = spark.sparkContext.broadcast([{name: f[name] for name in FILES.names} for f in ordered])
+
+    def look_up(numbers: Batches) -> Batches:
+        for batch in numbers:
+            yield pa.RecordBatch.from_pylist([rows.value[number] for number in batch.column(0).to_pylist()], FILES)
+
+    return spark.range(0, len(ordered), numPartitions=len(ordered)), look_up
 
 
 def to_spark_schema(schema: pa.Schema) -> Any:
@@ -351,18 +352,3 @@ def to_spark_schema(schema: pa.Schema) -> Any:
 def spark_path(path: Path) -> str:
     """A path Spark takes for a file of the local or shared file system, whatever its default file system is."""
     return f"file://{path.absolute()}"
-
-
-def read_table(spark: SparkSession, path: Path, schema: pa.Schema, outcome: str | None = KEPT) -> DataFrame:
-    """A step's table: the rows of one outcome without decision columns, or (None) everything."""
-    table = spark.read.schema(to_spark_schema(schema)).parquet(spark_path(path))
-    if outcome is None:
-        return table
-    return table.where(table["outcome"] == outcome).select(*row_schema(schema).names)
-
-
-def write_table(table: Table, path: Path) -> None:
-    """Write a step's table as Parquet, one folder an outcome, and what its stage put beside it."""
-    table.rows.write.mode("overwrite").partitionBy("outcome").parquet(spark_path(path))
-    for name, beside in table.beside.items():
-        beside.write.parquet(spark_path(path / BESIDE / name))

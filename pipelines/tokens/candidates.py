@@ -21,7 +21,7 @@ from pipelines.read.parquet import ParquetConfig, read_parquet
 from pipelines.recipe import Input, Recipe, steps
 from pipelines.rundir import RunDir, open_run
 from pipelines.schema import KEPT, RECORD
-from pipelines.spark import files_frame, run_batch_step, spark_path, step_schema
+from pipelines.spark import batch_pass, files_frame, spark_path, step_schema, to_spark_schema
 from pipelines.tokens.compression import Compression, use
 from pipelines.tokens.extend import load_base
 from pipelines.tokens.fit import fit
@@ -82,7 +82,9 @@ def documents(spark: SparkSession, paths: Sequence[Path]) -> DataFrame:
             raise UserError(f"two of {', '.join(map(str, paths))} have one name; a file is a source, and named after it")
         files = [{"source": i.source, **file} for i in inputs for file in list_files(i.paths)]
         (step,) = steps(Recipe("texts", inputs, ()), files)
-        read = run_batch_step(spark, files_frame(spark, files), step, step_schema(step, RECORD), _uncounted).rows
+        numbers, look_up = files_frame(spark, files)
+        schema = step_schema(step, RECORD)
+        read = numbers.mapInArrow(batch_pass(step, schema, _uncounted, look_up), to_spark_schema(schema))
         rows = read.where(read["outcome"] == KEPT)
     return rows.select("doc_id", "source", "lang", "text")
 

@@ -28,7 +28,8 @@ from pipelines.rundir import RunDir, write_json
 from pipelines.schedule import Phase, ScheduleConfig, compile_schedule, write_schedule
 from pipelines.schema import drop
 from pipelines.shards import VERSION, Manifest, write_manifest, write_shard
-from pipelines.spark import flow, read_flow, row_schema
+from pipelines.spark import flow, read_flow
+from pipelines.tables import row_schema
 from pipelines.tokens.fit import facts, fit
 from pipelines.tokens.train import TokenizerConfig, save
 

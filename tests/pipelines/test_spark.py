@@ -1,14 +1,16 @@
 """The one pass: every row comes out once, with its outcome and the stage that decided it; a breaking document breaks alone."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from pipelines.recipe import Input, Stage, Step, batch_stage, reader
+from pipelines.recipe import Input, Stage, Step, Table, batch_stage, reader
 from pipelines.schema import DECISION, RECORD, drop, quarantine, record_batch, with_columns
-from pipelines.spark import files_frame, flow, read_flow, read_table, run_batch_step, step_schema, write_table
+from pipelines.spark import batch_pass, files_frame, flow, read_flow, step_schema
+from pipelines.tables import read_table, write_table
 
 
 @batch_stage(adds=pa.schema([("words", pa.float64())]))
@@ -136,11 +138,14 @@ def test_spark_gives_what_the_plain_pass_gives(spark: Any, tmp_path: Any) -> Non
     local = flow(read_flow(iter([pa.RecordBatch.from_pylist(files)]), step.inputs, ignore), step.stages, schema, ignore)
     expected = sorted((row for out in local for row in out.to_pylist()), key=lambda r: r["doc_id"])
 
-    write_table(run_batch_step(spark, files_frame(spark, files), step, schema, ignore), tmp_path / "table")
+    numbers, look_up = files_frame(spark, files)
+    counts = write_table(Table(numbers), schema, tmp_path / "table", batch_pass(step, schema, ignore, look_up))
     table = read_table(spark, tmp_path / "table", schema, outcome=None).toArrow().to_pylist()
 
     assert sorted(table, key=lambda r: r["doc_id"]) == expected
     assert {r["outcome"] for r in expected} == {"kept", "dropped", "quarantined"}
+    keys = ("file", "stage", "drop_rule", "error_class", "outcome")
+    assert {tuple(c[k] for k in keys): c["rows"] for c in counts} == Counter(tuple(r[k] for k in keys) for r in expected)
     kept = read_table(spark, tmp_path / "table", schema)
     assert sorted(r["text"] for r in kept.toArrow().to_pylist()) == ["a b", "e f g"]
     assert not set(DECISION.names) & set(kept.columns)

@@ -57,7 +57,7 @@ def normalise(text: str) -> str:
 
 @cache
 def folding() -> Folding:
-    """The tables, once a process: about a third of a second."""
+    """The tables, once a process: about a quarter of a second."""
     points = sys.maxunicode + 1
     characters = list(map(chr, range(points)))
     classes = np.fromiter(map(unicodedata.combining, characters), np.uint8, points)
@@ -87,8 +87,8 @@ def folding() -> Folding:
         else:
             table[point] = len(sequences) | flags | SEVERAL
             sequences += [len(folded), *(int(own[ord(c)]) | ord(c) for c in folded)]
-    lower = np.fromiter((c.islower() and unicodedata.category(c) == "Ll" for c in characters), np.bool_, points)
-    table |= lower * np.uint32(CASED)
+    lower = np.flatnonzero(np.fromiter(map(str.islower, characters), np.bool_, points))
+    table[[point for point in lower if unicodedata.category(characters[point]) == "Ll"]] |= CASED
     table |= (((table & (COMBINES | SIGMA)) > 0) | (before > 0)) * np.uint32(CHECK)
     folded_ascii = np.full(256, 255, np.uint8)
     folded_ascii[:128] = np.where(table[:128] & WORD, table[:128] & POINT, 0)

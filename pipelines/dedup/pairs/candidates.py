@@ -44,7 +44,7 @@ def ranked(df: DataFrame, minhash: MinhashConfig, order: tuple[str, ...]) -> Dat
     signs = cut(documents.mapInArrow(sign, schema))  # the sort samples it first
     by_rank = signs.sort(*sort_keys(order)).select(F.monotonically_increasing_id().alias("rank"), "doc_id", "keys", "sketch")
     head = F.min("rank").over(Window.partitionBy(F.xxhash64("keys")))
-    return cut(cut(by_rank).select("*", head.alias("head")))
+    return cut(by_rank.select("*", head.alias("head")))
 
 
 def signed(batch: pa.RecordBatch, cfg: MinhashConfig) -> pa.RecordBatch:

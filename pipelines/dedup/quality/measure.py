@@ -41,7 +41,8 @@ def wanted(step: Step, folder: Path) -> str | None:
 
 def write_quality(spark: SparkSession, step: Step, folder: Path, schema: pa.Schema) -> None:
     """Measure a complete step of near_duplicates into `_beside/quality.json` of its folder, for the report."""
-    from pipelines.spark import read_table, spark_path
+    from pipelines.spark import spark_path
+    from pipelines.tables import read_table
 
     (stage,) = step.stages
     rows = read_table(spark, folder, schema, outcome=None)
