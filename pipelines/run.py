@@ -18,23 +18,21 @@ from pipelines import ledger
 from pipelines.errors import UserError
 from pipelines.progress import Meter, watch
 from pipelines.read.files import list_files
-from pipelines.recipe import Recipe, Step, config_dict, config_files, fingerprint, steps
+from pipelines.recipe import Recipe, Step, Table, config_dict, config_files, fingerprint, steps
 from pipelines.rundir import HIDDEN_MANIFEST, MANIFEST, RunDir, write_json
 from pipelines.schedule import ScheduleError, compile_schedule, write_schedule
 from pipelines.schema import DROPPED, KEPT, QUARANTINE, QUARANTINED, RECORD, REMOVED
 from pipelines.shards import Shards
 from pipelines.spark import (
+    batch_pass,
     checkpoints,
     files_frame,
-    read_table,
-    row_schema,
-    run_batch_step,
     run_table_step,
     session,
     spark_path,
     step_schema,
-    write_table,
 )
+from pipelines.tables import read_table, row_schema, write_table
 
 QUARANTINE_LIMIT = 0.5  # share of a step's rows; above it the stage is broken, not the data
 
@@ -180,25 +178,20 @@ class Engine:
         return self.rundir.manifest(self.rundir.table(step), step.fingerprint)
 
     def table(self, index: int) -> None:
-        """Materialise a step: compute, write, read the counts back, balance, publish."""
-        step, schema = self.plan.steps[index], self.plan.schemas[index]
+        """Materialise a step: compute, write, balance, publish."""
+        step = self.plan.steps[index]
         if self.manifest(index) is not None:
             self._say_complete(step.directory)
             return
         before = self.manifest(index - 1) if index else None
         total = sum(e["kept"] for e in before["ledger"] if e["stage"] == before["stages"][-1]) if before else None
         meter = Meter(self.spark)
-        source = files_frame(self.spark, self.plan.files) if step.inputs else self.rows(index - 1)
         folder, started = self.rundir.begin(step.name), time.monotonic()
         with watch(self.spark, self.console, step.name, total, meter), checkpoints(self.spark, self.rundir.path):
-            if step.inputs or step.stages[-1].spec.kind == "batch":
-                result = run_batch_step(self.spark, source, step, schema, meter.count)
-            else:
-                result = run_table_step(source, step, schema)
-            write_table(result, folder)
+            counts = self._write(index, folder, meter)
         wall = time.monotonic() - started
         files = {f["path"]: f["source"] for f in self.plan.files}
-        entries = ledger.entries(step.stage_names, files, self._counts(folder, schema))
+        entries = ledger.entries(step.stage_names, files, counts)
         ledger.check(before["ledger"] if before else None, entries, step.stage_names, before["stages"][-1] if before else None)
         _refuse_broken_stage(entries)
         seconds = {name: seconds for name, (_, seconds) in meter.sums.items()} or {step.name: wall}
@@ -211,6 +204,15 @@ class Engine:
         }
         write_json(folder / MANIFEST, manifest)
         self.rundir.publish(folder, self.rundir.table(step))
+
+    def _write(self, index: int, folder: Path, meter: Meter) -> list[dict[str, Any]]:
+        step, schema = self.plan.steps[index], self.plan.schemas[index]
+        if step.inputs:
+            numbers, files = files_frame(self.spark, self.plan.files)
+            return write_table(Table(numbers), schema, folder, batch_pass(step, schema, meter.count, files))
+        if step.stages[-1].spec.kind == "batch":
+            return write_table(Table(self.rows(index - 1)), schema, folder, batch_pass(step, schema, meter.count))
+        return write_table(run_table_step(self.rows(index - 1), step, schema), schema, folder)
 
     def quality(self) -> None:
         """How good the near-duplicate stages were, measured on what they kept and dropped; for the report."""
@@ -267,12 +269,6 @@ class Engine:
                 f"  tables of other settings or inputs are still in {self.rundir.path}: {names}", highlight=False
             )
 
-    def _counts(self, folder: Path, schema: pa.Schema) -> list[dict[str, Any]]:
-        rows = read_table(self.spark, folder, schema, outcome=None)
-        keys = ("file", "outcome", "stage", "drop_rule", "error_class")
-        counted: list[dict[str, Any]] = rows.groupBy(*keys).count().withColumnRenamed("count", "rows").toArrow().to_pylist()
-        return counted
-
     def _say_complete(self, name: str) -> None:
         self.console.print(f"  {name}: complete, skipped", highlight=False)
 
@@ -288,16 +284,20 @@ def make_index(engine: Engine, folder: Path) -> None:
 
 
 def make_tokenizer(engine: Engine, folder: Path) -> None:
-    """A tokenizer trained or extended on a sample of the last table, and how it compresses each source and language."""
+    """A tokenizer trained or extended on a sample of the last table, or the one that a stage was given, as it is; and how it
+    compresses each source and language."""
+    from pipelines.tokens.extend import load_base
     from pipelines.tokens.fit import facts, fit
     from pipelines.tokens.sample import sample_documents
-    from pipelines.tokens.train import save
+    from pipelines.tokens.train import TokenizerConfig, copy, save
 
-    cfg = engine.plan.recipe.tokenizer
+    recipe = engine.plan.recipe
+    given = next((stage.cfg.tokenizer for stage in recipe.stages if stage.name == recipe.tokenizer), None)
+    cfg = TokenizerConfig(base=given) if given else recipe.tokenizer
     sample = sample_documents(engine.rows(), cfg)
-    tokenizer, extension = fit(sample, cfg)
-    sha256 = save(tokenizer, folder)
-    said = facts(tokenizer, sample, cfg, extension)
+    tokenizer, extension = (load_base(given), None) if given else fit(sample, cfg)
+    sha256 = copy(given, folder) if given else save(tokenizer, folder)
+    said = facts(tokenizer, sample, cfg, extension) | ({"preset": None, "given": given} if given else {})
     write_json(folder / MANIFEST, {"recipe_fingerprint": engine.plan.tokenizer, "sha256": sha256, **said})
 
 
