@@ -133,6 +133,7 @@ class Stage:
 class Recipe:
     """The whole way from inputs to a compiled schedule; without tokenizer, shards or schedule the run ends before.
 
+    `tokenizer`: a TokenizerConfig, or the name of a stage that has encoded already: the tokenizer in its config is the run's.
     `index`: an IndexConfig, where later dumps shall be held against what this run keeps (dedup/known.py).
     `schedule` is a ScheduleConfig, or a function that makes one of the tokens per source that the shards turn out to hold.
     """
@@ -152,9 +153,18 @@ class Recipe:
             if stage.name in names:
                 raise ValueError(f"recipe {self.name!r} uses the name {stage.name!r} twice; give one Stage(..., name=...)")
             names.append(stage.name)
+        encoders = [stage.name for stage in self.stages if hasattr(stage.cfg, "tokenizer")]
+        if isinstance(self.tokenizer, str) and self.tokenizer not in encoders:
+            has = ", ".join(encoders) or "none"
+            raise ValueError(f"recipe {self.name!r} takes the tokenizer of stage {self.tokenizer!r}; stages with one: {has}")
         for later, earlier in (("shards", "tokenizer"), ("schedule", "shards")):
             if getattr(self, later) is not None and getattr(self, earlier) is None:
                 raise ValueError(f"recipe {self.name!r} has {later} without {earlier}")
+
+    @property
+    def encoder(self) -> Any:
+        """The config of the stage that has encoded already, with its `tokenizer` and `eos`; None without such a stage."""
+        return next((stage.cfg for stage in self.stages if stage.name == self.tokenizer), None)
 
 
 @dataclass(frozen=True)

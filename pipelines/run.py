@@ -291,9 +291,9 @@ def make_tokenizer(engine: Engine, folder: Path) -> None:
     from pipelines.tokens.sample import sample_documents
     from pipelines.tokens.train import TokenizerConfig, copy, save
 
-    recipe = engine.plan.recipe
-    given = next((stage.cfg.tokenizer for stage in recipe.stages if stage.name == recipe.tokenizer), None)
-    cfg = TokenizerConfig(base=given) if given else recipe.tokenizer
+    encoder = engine.plan.recipe.encoder
+    given = encoder.tokenizer if encoder else ""
+    cfg = TokenizerConfig(base=given) if given else engine.plan.recipe.tokenizer
     sample = sample_documents(engine.rows(), cfg)
     tokenizer, extension = (load_base(given), None) if given else fit(sample, cfg)
     sha256 = copy(given, folder) if given else save(tokenizer, folder)
@@ -305,10 +305,11 @@ def make_shards(engine: Engine, folder: Path) -> None:
     """The last table as token shards; what they hold is held against what the table keeps. Takedowns of OUT stay in force."""
     from pipelines.provenance.takedown import apply_recorded
     from pipelines.tokens.encode import tokenizer_info
+    from pipelines.tokens.presets import EOS
     from pipelines.tokens.write import write_shards
 
-    plan = engine.plan
-    info = tokenizer_info(engine.rundir.tokenizer / "tokenizer.json")
+    plan, encoder = engine.plan, engine.plan.recipe.encoder
+    info = tokenizer_info(engine.rundir.tokenizer / "tokenizer.json", encoder.eos if encoder else EOS)
     table = engine.rundir.table(plan.steps[-1]) / f"outcome={KEPT}"
     manifest = write_shards(engine.spark, table, plan.recipe.shards, folder, info, plan.recipe.name, plan.shards)
     written = sum(f.rows for f in manifest.files)

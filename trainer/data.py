@@ -29,6 +29,7 @@ from torch import Tensor
 from pipelines.schedule import Samples, Schedule, ScheduleError, StepPlan, read_schedule, unit_of
 from pipelines.schedule.packing import Rows, rows_of
 from pipelines.shards import ShardError, Shards, TokenStream
+from pipelines.shards.roles import NONE, TARGET, sequence_starts
 from trainer.errors import UserError
 from trainer.loss import IGNORED
 
@@ -64,6 +65,10 @@ class Data:
         packings = [self.packing(phase, source) for source in samples.sources]
         return [Row(streams[index], packings[index].pieces(start).tolist(), joined=False) for index, start in pairs]
 
+    def has_roles(self, samples: Samples) -> bool:
+        """Whether a source that these samples may be of has roles: the same on all ranks."""
+        return any(self.stream(source).has_roles for source in samples.sources)
+
     def packing(self, phase: int, source: str) -> Rows:
         """The rows of a source in a phase that packs documents."""
         if (phase, source) not in self._packings:
@@ -89,6 +94,10 @@ class MicroBatch:
     `inputs`: token ids; `targets`: next token ids, -100 where there is none; `positions`: inside the segment, (B, T) each;
     `cu_seqlens` (segments + 1,): where segments begin in the flattened rows, and B T: with `max_seqlen` what varlen attention
     takes. PyTorch's own losses want `targets.long()`.
+
+    `roles`: uint8 (B, T), the code (pipelines.shards.roles) of the token that each position predicts, NONE where no target is;
+    None where no source of the phase has roles. Where they are, a segment is a *sequence*, of which a document with a
+    preference holds several, and only what the assistant writes (`roles.TARGET`) is a target.
     """
 
     inputs: Tensor
@@ -96,6 +105,7 @@ class MicroBatch:
     positions: Tensor
     cu_seqlens: Tensor
     max_seqlen: int
+    roles: Tensor | None = None
 
     @property
     def documents(self) -> Tensor:
@@ -106,7 +116,8 @@ class MicroBatch:
         """On another device, without waiting for the copy."""
         tensors = self.inputs, self.targets, self.positions, self.cu_seqlens
         inputs, targets, positions, cu_seqlens = (t.to(device, non_blocking=True) for t in tensors)
-        return MicroBatch(inputs, targets, positions, cu_seqlens, self.max_seqlen)
+        roles = None if self.roles is None else self.roles.to(device, non_blocking=True)
+        return MicroBatch(inputs, targets, positions, cu_seqlens, self.max_seqlen, roles)
 
 
 @dataclass(frozen=True)
@@ -142,6 +153,13 @@ def rank_samples(samples: int, rank: int, world: int) -> range:
     return range(samples * rank // world, samples * (rank + 1) // world)
 
 
+def micro_batches(samples: int, world: int, most: int) -> tuple[int, int]:
+    """How many micro-batches each of `world` ranks makes of a step, and of how many rows, at most `most`."""
+    height = -(-samples // world)
+    parts = -(-height // most)
+    return parts, -(-height // parts)
+
+
 def load_batch(data: Data, step: int, rank: int, world: int, micro_batch: int) -> Batch:
     """A rank's part of a step, in equal micro-batches of at most `micro_batch` rows. Raises UserError on too many ranks."""
     plan = data.schedule.step_plan(step)
@@ -150,13 +168,12 @@ def load_batch(data: Data, step: int, rank: int, world: int, micro_batch: int) -
             f"{world} processes, but step {step} has {plan.samples} samples; start at most {plan.samples} processes"
         )
     mine = rank_samples(plan.samples, rank, world)
-    height = -(-plan.samples // world)
-    parts = -(-height // micro_batch)
-    height = -(-height // parts)
+    parts, height = micro_batches(plan.samples, world, micro_batch)
     samples = data.schedule.samples(plan.phase, plan.first_sample + mine.start, len(mine))
     rows = data.rows(plan.phase, samples)
     pin = torch.cuda.is_available()
-    micro = [pack(rows[i * height : (i + 1) * height], height, plan.sequence_length, pin) for i in range(parts)]
+    roles = data.has_roles(samples)
+    micro = [pack(rows[i * height : (i + 1) * height], height, plan.sequence_length, pin, roles) for i in range(parts)]
     pairs = zip(samples.source.tolist(), samples.start.tolist(), strict=True)
     names = tuple(f"{samples.sources[index]}:{start}" for index, start in pairs)
     return Batch(plan, tuple(micro), step_targets(data, plan), names)
@@ -164,11 +181,11 @@ def load_batch(data: Data, step: int, rank: int, world: int, micro_batch: int) -
 
 def step_targets(data: Data, plan: StepPlan) -> int:
     """Targets of a step on all ranks, which each rank finds alike: by arithmetic where every row is full."""
-    taken_down = bool(data.shards.manifest.takedowns)
-    if data.schedule.config.phases[plan.phase].packing == "concatenate" and not taken_down:
-        return plan.samples * plan.sequence_length
     samples = data.schedule.samples(plan.phase, plan.first_sample, plan.samples)
-    if taken_down:
+    read = bool(data.shards.manifest.takedowns) or data.has_roles(samples)
+    if data.schedule.config.phases[plan.phase].packing == "concatenate" and not read:
+        return plan.samples * plan.sequence_length
+    if read:
         return sum(map(count_targets, data.rows(plan.phase, samples)))
     packings = [data.packing(plan.phase, source) for source in samples.sources]
     pairs = zip(samples.source.tolist(), samples.start.tolist(), strict=True)
@@ -176,24 +193,31 @@ def step_targets(data: Data, plan: StepPlan) -> int:
 
 
 def count_targets(row: Row) -> int:
-    """Tokens of a row that have a next one to predict."""
+    """Tokens of a row that have a next one to predict, and where there are roles to learn."""
+    if row.stream.has_roles:
+        return sum(int(TARGET[_target_codes(row, start, size)].sum()) for start, size in row.pieces)
     holes = [_holes(row, start, size, row.stream.document_starts(start, size + 1)) for start, size in row.pieces]
     return sum(size for _, size in row.pieces) - sum(int((h[:, 1] - h[:, 0]).sum()) for h in holes)
 
 
-def pack(rows: Sequence[Row], height: int, length: int, pin: bool = False) -> MicroBatch:
+def pack(rows: Sequence[Row], height: int, length: int, pin: bool = False, with_roles: bool = False) -> MicroBatch:
     """A micro-batch of `height` rows of `length` tokens: these rows, then empty ones. `pin`: in page-locked memory.
+    `with_roles`: give roles even where none of these rows has them.
 
     Its memory is its own: nothing is written to it again.
     """
     # in one piece, which the C library gives from what the last batch gave back, and does not map anew
     inputs, targets, positions = torch.empty((3, height, length), dtype=torch.int32, pin_memory=pin)
     begins = _fill(rows, inputs.numpy(), targets.numpy())
+    roles = None
+    if with_roles or any(row.stream.has_roles for row in rows):
+        roles = torch.full((height, length), NONE, dtype=torch.uint8, pin_memory=pin)
+        begins = np.union1d(begins, _fill_roles(rows, roles.numpy(), targets.numpy()))
     cu_seqlens = np.append(begins, height * length).astype(np.int32)
     lengths = np.diff(cu_seqlens)
     np.subtract(_places(height * length), np.repeat(cu_seqlens[:-1], lengths), out=positions.view(-1).numpy())
     bounds = torch.from_numpy(cu_seqlens)
-    return MicroBatch(inputs, targets, positions, bounds.pin_memory() if pin else bounds, int(lengths.max()))
+    return MicroBatch(inputs, targets, positions, bounds.pin_memory() if pin else bounds, int(lengths.max()), roles)
 
 
 @lru_cache(maxsize=8)
@@ -224,6 +248,28 @@ def _fill(rows: Sequence[Row], inputs_BT: npt.NDArray[np.int32], targets_BT: npt
     found += [_ONE] * (height - len(rows))
     at += range(len(rows) * length, height * length, length)
     return np.repeat(at, [len(some) for some in found]) + np.concatenate(found)
+
+
+def _fill_roles(rows: Sequence[Row], roles_BT: npt.NDArray[np.uint8], targets_BT: npt.NDArray[np.int32]) -> Ints:
+    """Write the codes of the targets, take away those that are not to be learnt; where sequences begin in the flat batch."""
+    found: list[Ints] = [np.zeros(0, np.int64)]
+    for number, row in enumerate(rows):
+        done = number * roles_BT.shape[1]
+        for start, size in row.pieces if row.stream.has_roles else ():
+            codes = roles_BT.reshape(-1)[done : done + size]
+            codes[:] = _target_codes(row, start, size)
+            targets_BT.reshape(-1)[done : done + size][~TARGET[codes]] = IGNORED
+            found.append(sequence_starts(row.stream.roles(start, size)) + done)
+            done += size
+    return np.concatenate(found)
+
+
+def _target_codes(row: Row, start: int, size: int) -> npt.NDArray[np.uint8]:
+    """The codes of the targets of a piece, NONE where a target is none."""
+    codes = row.stream.roles(start + 1, size).copy()
+    for low, high in _holes(row, start, size, row.stream.document_starts(start, size + 1)).tolist():
+        codes[low:high] = NONE
+    return codes
 
 
 def _holes(row: Row, start: int, size: int, begins: Ints) -> Ints:

@@ -15,7 +15,8 @@
 `prepare`, or takes a DistributedSampler (shuffle=False; the order is shuffled already).
 
 Items are int64, rows of T tokens: `inputs`, `targets` (the next tokens, -100 where there is none: not to be shifted again)
-and `positions`, counted from 0 in each document.
+and `positions`, counted from 0 in each document. Shards with roles give `roles` too, uint8 codes (pipelines.shards.roles) of
+the targets; only what the assistant writes is a target then, and positions count from 0 in each sequence.
 """
 
 from __future__ import annotations
@@ -141,5 +142,6 @@ def _read(data: Data, ends: list[int], at: int, count: int, height: int, skip: i
     """Samples [at + skip, at + skip + count) of the run, of the phase of sample `at`, filled up to `height` rows."""
     phase = bisect_right(ends, at) - 1
     samples = data.schedule.samples(phase, at + skip - ends[phase], count)
-    batch: MicroBatch = pack(data.rows(phase, samples), height, samples.length)
-    return {"inputs": batch.inputs.long(), "targets": batch.targets.long(), "positions": batch.positions.long()}
+    batch: MicroBatch = pack(data.rows(phase, samples), height, samples.length, with_roles=data.has_roles(samples))
+    item = {"inputs": batch.inputs.long(), "targets": batch.targets.long(), "positions": batch.positions.long()}
+    return item if batch.roles is None else item | {"roles": batch.roles}

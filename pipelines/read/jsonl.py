@@ -23,9 +23,12 @@ BLANK = b"\xef\xbb\xbf \t\r\n"
 
 @dataclass(frozen=True)
 class Columns:
-    """Which field of the input is what; None: the input has none. Other fields are left behind."""
+    """Which field of the input is what; None: the input has none. Other fields are left behind.
 
-    text: str = "text"
+    `text` None: the text is the record itself as JSON, for a stage that reads it (chat/normalise.py).
+    """
+
+    text: str | None = "text"
     id: str | None = "id"
     url: str | None = "url"
     date: str | None = "date"
@@ -119,9 +122,15 @@ def _parse(line: bytes) -> dict[str, Any]:
     return value
 
 
+def whole(record: dict[str, Any]) -> str:
+    """A record as JSON, the same whatever file it comes from: a Parquet file has null where JSON lines have nothing."""
+    given = {name: value for name, value in record.items() if value is not None}
+    return json.dumps(given, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=str)
+
+
 def record_columns(record: dict[str, Any], columns: Columns, source: str) -> Row:
     """The RECORD columns of an input record. Raises BadRecord where it has no text, or a field has another type."""
-    text = record.get(columns.text)
+    text = whole(record) if columns.text is None else record.get(columns.text)
     if text is None:
         raise BadRecord("MissingText", f"there is no field {columns.text!r}; the record has {', '.join(list(record)[:20])}")
     if not isinstance(text, str):

@@ -50,10 +50,10 @@ def read_parquet(path: str, source: str, cfg: ParquetConfig) -> Iterator[pa.Reco
 
 
 def _check_types(schema: pa.Schema, columns: Columns) -> None:
-    if columns.text not in schema.names:
+    if columns.text is not None and columns.text not in schema.names:
         raise BadRecord("MissingColumn", f"there is no column {columns.text!r}; the file has {', '.join(schema.names[:30])}")
     for name in (columns.text, columns.id, columns.url, columns.date, columns.lang):
-        if name not in schema.names:
+        if name is None or name not in schema.names:
             continue
         kind = schema.field(name).type
         if pa.types.is_dictionary(kind):
@@ -78,7 +78,8 @@ def _quarantined(path: str, source: str, offset: int, length: int, name: str, te
 
 
 def _rows(table: pq.ParquetFile, path: str, source: str, cfg: ParquetConfig) -> Iterator[Row]:
-    names = [n for n in vars(cfg.columns).values() if n in table.schema_arrow.names]
+    present = table.schema_arrow.names
+    names = present if cfg.columns.text is None else [n for n in vars(cfg.columns).values() if n in present]
     position = 0
     for group in range(table.metadata.num_row_groups):
         end = position + table.metadata.row_group(group).num_rows

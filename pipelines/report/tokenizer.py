@@ -39,7 +39,7 @@ def tokenizer_facts(rundir: RunDir, masked: Mask) -> dict[str, Any] | None:
     held = [Held(_name(c), c["bytes_per_token"], c["before"] and c["before"]["bytes_per_token"]) for c in rows]
     sums = {name: sum(c[name] for c in rows) for name in ("documents", "characters", "bytes", "tokens")}
     longest, unused = said.get("longest", {}), said.get("unused")  # a run of an older version has neither
-    return {"preset": None, "merged": None, "covering": {}, **said} | {
+    return {"preset": None, "given": None, "merged": None, "covering": {}, **said} | {
         "longest": {name: _shown(entries, masked) for name, entries in longest.items()},
         "unused": unused and unused | {"longest": _shown(unused["longest"], masked)},
         "compression": rows,

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipelines.schedule.compiled import unit_of
 from pipelines.schedule.mixture import Ints
-from pipelines.schedule.phases import Packing, Phase, weights_of
+from pipelines.schedule.phases import Packing, Phase, ScheduleError, weights_of
 from pipelines.schedule.schedule import FindRows
 from pipelines.shards import ShardError, Shards, TokenStream
 
@@ -62,7 +62,8 @@ def finder(shards: Shards, layout: dict[str, dict[str, list[int]]]) -> FindRows:
 def layout(shards: Shards, phases: Iterable[Phase]) -> dict[str, dict[str, list[int]]]:
     """How many rows of each packing the files of each source have, and how many tokens: what `compile_schedule` asks for.
 
-    Empty where no phase packs. Reads the lengths of the documents of all sources that are packed, nothing else.
+    Empty where no phase packs. Reads the lengths of the documents of all sources that are packed, nothing else. Raises
+    ScheduleError for a phase that would cut conversations.
     """
     tokens = shards.manifest.source_tokens()
     found: dict[str, dict[str, list[int]]] = {}
@@ -74,9 +75,21 @@ def layout(shards: Shards, phases: Iterable[Phase]) -> dict[str, dict[str, list[
             units = found.setdefault(source, {"tokens": [f.tokens for f in files]})
             if (unit := unit_of(phase)) not in units:
                 stream = shards.stream(source)
+                if stream.has_roles:
+                    _refuse_cuts(stream, len(files), source, phase)
                 packed = (_pack(stream.bounds(i), phase.packing, phase.sequence_length) for i in range(len(files)))
                 units[unit] = [file.rows for file in packed]
     return found
+
+
+def _refuse_cuts(stream: TokenStream, files: int, source: str, phase: Phase) -> None:
+    """Raise ScheduleError where a conversation would be cut: an answer without its prompt is not what it was."""
+    longest = max(int(np.diff(stream.bounds(i)).max()) for i in range(files))
+    if longest > phase.sequence_length:
+        raise ScheduleError(
+            f"phase {phase.name!r}: source {source!r} holds a conversation of {longest} tokens, which sequences of "
+            f"{phase.sequence_length} would cut; raise sequence_length, or lower encode_chat.context"
+        )
 
 
 @dataclass(frozen=True)

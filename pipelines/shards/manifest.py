@@ -15,6 +15,7 @@ from uuid import uuid4
 VERSION = 2
 MANIFEST = "manifest.json"
 ORDER, SPLIT = b"headrace-order", b"headrace-split"  # what a keyed hash is for
+GROUP = "group"  # column of a table and of provenance: what is alike in it is held out together, instead of by doc_id
 _LABELS = ("recipe", "recipe_fingerprint", "takedowns")  # not what a reader gets; the last takedown comes in by its tombstones
 
 

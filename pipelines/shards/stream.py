@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,9 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.shards.manifest import ShardError, ShardFile, order_key
+from pipelines.shards.roles import NONE
 
 DTYPES = {"uint16": pa.uint16(), "uint32": pa.uint32()}
 OPEN_FILES = 64  # memory maps a stream holds at once
+ARROW = b"ARROW1"  # the first and the last bytes of an Arrow IPC file
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -71,7 +74,8 @@ class TokenStream:
 
     def slice(self, start: int, length: int) -> Array:
         """Tokens [start, start + length), wrapping. A read-only view of the mapped file, or a copy across record batches."""
-        return self._blanked([batch.tokens[low:high] for _, batch, low, high in self._pieces(start, length)], start, length)
+        parts = [batch.tokens[low:high] for _, batch, low, high in self._pieces(start, length)]
+        return self._blanked(_join(parts, self.dtype), self.eos_id, start, length)
 
     def read(self, start: int, length: int) -> tuple[Array, Ints]:
         """`slice` and `document_starts` in one go."""
@@ -85,15 +89,17 @@ class TokenStream:
             done += high - low
         if begins:
             begins[0][0] = 0  # of the document that the slice begins in
-        return self._blanked(parts, start, length), _join(begins or [np.zeros(1, np.int64)], "int64")
+        tokens = self._blanked(_join(parts, self.dtype), self.eos_id, start, length)
+        return tokens, _join(begins or [np.zeros(1, np.int64)], "int64")
 
-    def _blanked(self, parts: list[Array], start: int, length: int) -> Array:
-        tokens, gaps = _join(parts, self.dtype), self.gaps(start, length)
+    def _blanked(self, values: Array, blank: int, start: int, length: int) -> Array:
+        """The values of a slice with what was taken down in it blank."""
+        gaps = self.gaps(start, length)
         if len(gaps):
-            tokens = tokens.copy()
+            values = values.copy()
             for low, high in gaps.tolist():
-                tokens[low:high] = self.eos_id
-        return tokens
+                values[low:high] = blank
+        return values
 
     def gaps(self, start: int, length: int) -> Ints:
         """What of `slice(start, length)` was taken down: [low, high) inside the slice, sorted and disjoint. Shape (k, 2)."""
@@ -110,12 +116,18 @@ class TokenStream:
         return np.concatenate(parts)
 
     def roles(self, start: int, length: int) -> Array:
-        """The roles (uint8) of the same slice. Raises ShardError where the shards have none."""
+        """The codes of roles.py (uint8) of the same slice, NONE for what was taken down. Raises ShardError without any."""
         pieces = list(self._pieces(start, length))
         missing = [file for file, batch, _, _ in pieces if batch.roles is None]
         if missing:
             raise ShardError(f"{self._files[missing[0]].path} has no column 'roles'; use shards of a post-training recipe")
-        return _join([batch.roles[low:high] for _, batch, low, high in pieces if batch.roles is not None], "uint8")
+        parts = [batch.roles[low:high] for _, batch, low, high in pieces if batch.roles is not None]
+        return self._blanked(_join(parts, "uint8"), NONE, start, length)
+
+    @property
+    def has_roles(self) -> bool:
+        """Whether the tokens have roles, told by the first file."""
+        return self._shard(0).batches[0].roles is not None
 
     def documents(self, start: int, length: int) -> list[Span]:
         """The documents that make up `slice(start, length)`, in order; their lengths sum to `length`."""
@@ -271,6 +283,19 @@ def check_digest(path: Path, expected: str) -> None:
         raise ShardError(f"{path}: {error.strerror}") from error
     if digest != expected:
         raise ShardError(f"{path}: sha256 is {digest}, the manifest says {expected}")
+
+
+def check_ends(path: Path, least: int) -> None:
+    """Raise ShardError where a file is missing, has fewer than `least` bytes, or does not end as Arrow IPC files do."""
+    try:
+        with path.open("rb") as raw:
+            size = raw.seek(0, os.SEEK_END)
+            raw.seek(max(0, size - len(ARROW)))
+            end = raw.read()
+    except OSError as error:
+        raise ShardError(f"{path}: {error.strerror}") from error
+    if size < least or end != ARROW:
+        raise ShardError(f"{path}: was cut short, or is no Arrow IPC file ({size} bytes)")
 
 
 def cumulative(sizes: Iterable[int]) -> list[int]:

@@ -33,7 +33,17 @@ import pyarrow.parquet as pq
 
 from pipelines.schedule import ScheduleError, read_schedule
 from pipelines.shards import Shards, shard_path
-from pipelines.shards.manifest import MANIFEST, Manifest, Order, ShardError, ShardFile, order_key, read_manifest, split_key
+from pipelines.shards.manifest import (
+    GROUP,
+    MANIFEST,
+    Manifest,
+    Order,
+    ShardError,
+    ShardFile,
+    order_key,
+    read_manifest,
+    split_key,
+)
 from pipelines.shards.stream import DTYPES, MappedShard, TokenStream, check_digest
 from pipelines.shards.tombstones import KEPT, read_tombstones
 
@@ -157,7 +167,7 @@ def _check_file(root: Path, manifest: Manifest, quick: bool, file: ShardFile) ->
         ids = pa.chunked_array([b.doc_ids for b in shard.batches], pa.binary())
         if not quick:
             _check_ids(root / file.path, shard, manifest)
-            keys = _keys(root / file.path, ids, file, manifest)
+            keys = _keys(root, ids, file, manifest)
     except ShardError as error:
         problems.append(str(error))
     try:
@@ -179,20 +189,31 @@ def _check_ids(path: Path, shard: MappedShard, manifest: Manifest) -> None:
             raise ShardError(f"{path}: the doc_id of row {batch.first_row + int(odd[0])} has not 16 bytes")
 
 
-def _keys(path: Path, ids: pa.ChunkedArray[Any], file: ShardFile, manifest: Manifest) -> _Found:
+def _keys(root: Path, ids: pa.ChunkedArray[Any], file: ShardFile, manifest: Manifest) -> _Found:
     """The keyed order inside of the file, and what the files beside it must fit."""
     if manifest.seed is None:
         return _Found()
     doc_ids, seed = ids.to_pylist(), manifest.seed
-    splits = [(split_key(seed, doc_id), file.path, row) for row, doc_id in enumerate(doc_ids)]
+    splits = [(split_key(seed, group), file.path, row) for row, group in enumerate(_groups(root, file) or doc_ids)]
     found = _Found(lowest=min(splits), highest=max(splits))
     if manifest.order(file.source) is not None:
         return found
     keys = [(order_key(seed, doc_id), doc_id) for doc_id in doc_ids]
     for row, (before, key) in enumerate(pairwise(keys), start=1):
         if key <= before:
-            raise ShardError(f"{path}: row {row} {_wrong(before, key, seed)}")
+            raise ShardError(f"{root / file.path}: row {row} {_wrong(before, key, seed)}")
     return replace(found, first=keys[0], last=keys[-1])
+
+
+def _groups(root: Path, file: ShardFile) -> list[bytes]:
+    """What the documents of a file were held out by, where that is not the doc_id; else nothing."""
+    if file.provenance is None:
+        return []
+    try:
+        with pq.ParquetFile(root / file.provenance_path) as parquet:
+            return parquet.read([GROUP])[GROUP].to_pylist() if GROUP in parquet.schema_arrow.names else []
+    except (OSError, pa.ArrowException):
+        return []  # what is wrong with it is told where provenance is checked
 
 
 def _wrong(before: Key, key: Key, seed: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,13 +55,14 @@ def write_from_runs(shard: Shard, runs: tuple[Run, ...], folder: str, root: str,
             rows.append(chosen)
     if not batches:
         return None
-    schema = batches[0].drop_columns(["place", "tokens"]).schema
+    names = batches[0].schema.names
+    schema = batches[0].drop_columns([n for n in ("place", "tokens", "roles") if n in names]).schema
     name = shard_path(shard.source, shard.split, shard.index)
     empty = ShardFile(name, shard.source, shard.split, 0, 0, "")
     with published(Path(root) / empty.provenance_path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         made = _in_order(batches, rows, shard.window, np.dtype(dtype).itemsize)
         ids = (_shard_batch(batch, dtype) for batch in _beside(made, writer))
-        written = write_batches(root, shard.source, shard.split, shard.index, ids, shard_schema(dtype))
+        written = write_batches(root, shard.source, shard.split, shard.index, ids, shard_schema(dtype, "roles" in names))
     return replace(written, provenance=file.sha256)
 
 
@@ -119,12 +121,17 @@ def _beside(batches: Iterator[pa.RecordBatch], writer: pq.ParquetWriter) -> Iter
 
 
 def _shard_batch(batch: pa.RecordBatch, dtype: str) -> pa.RecordBatch:
-    """doc_id and tokens as a shard has them, without a copy of the ids."""
-    column, schema = batch.column("tokens"), shard_schema(dtype)
+    """doc_id, tokens and, where they are, roles as a shard has them, without a copy of the ids."""
+    schema = shard_schema(dtype, "roles" in batch.schema.names)
+    lists = [_list(batch.column(name), kind) for name, kind in zip(schema.names[1:], (dtype, "uint8"), strict=False)]
+    return pa.RecordBatch.from_arrays([batch.column("doc_id"), *lists], schema=schema)
+
+
+def _list(column: pa.Array, dtype: str) -> pa.ListArray[Any]:
+    """The bytes of a large_binary column that begins with its buffer, as lists of numbers."""
     kind = np.dtype(dtype).newbyteorder("<")
     offsets = pa.array((_offsets(column) // kind.itemsize).astype(np.int32))
-    values = pa.array(np.frombuffer(column.buffers()[2], kind)[: offsets[-1].as_py()])
-    return pa.RecordBatch.from_arrays([batch.column("doc_id"), pa.ListArray.from_arrays(offsets, values)], schema=schema)
+    return pa.ListArray.from_arrays(offsets, pa.array(np.frombuffer(column.buffers()[2], kind)[: offsets[-1].as_py()]))
 
 
 def _offsets(column: pa.Array) -> Numbers:

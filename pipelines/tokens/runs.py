@@ -24,7 +24,7 @@ from pipelines.dedup.counting import concat
 from pipelines.errors import UserError
 from pipelines.schema import DECISION, OUTCOME
 from pipelines.shards import Order, ShardError, shard_path
-from pipelines.shards.manifest import ORDER, SPLIT, digests, temporary_name
+from pipelines.shards.manifest import GROUP, ORDER, SPLIT, digests, temporary_name
 from pipelines.tokens.encode import EncodeConfig, TokenizerInfo, encode_array
 
 RUN_BYTES = 32 << 20  # of documents that a task holds before it sorts, encodes and writes them
@@ -33,7 +33,8 @@ PART_BYTES = 64 << 20  # of Parquet that are a task: the work of seconds
 PLACE = 41  # bytes of a place: 1 (no value), 8 (value), 8 (keyed hash), 16 (doc_id), 8 (origin)
 _KEY, _ID, _ORIGIN = 9, 17, 33  # where these begin
 _FIRST = ("doc_id", "url", "date", "lang", "file", "offset", "record_id")
-_NOT_KEPT = {"text", "html", *DECISION.names, *OUTCOME.names}
+_NOT_KEPT = {"text", "html", "messages", "answers", "tokens", "roles", *DECISION.names, *OUTCOME.names}
+_READ = ("text", "tokens", "roles")  # of these, what is there
 
 T = TypeVar("T")
 Bytes = npt.NDArray[np.uint8]
@@ -81,7 +82,7 @@ class Plan:
 
 def columns(schema: pa.Schema) -> pa.Schema:
     """The columns of a table that are read to write shards."""
-    return pa.schema([f for f in schema if f.name == "text" or f.name not in _NOT_KEPT])
+    return pa.schema([f for f in schema if f.name in _READ or f.name not in _NOT_KEPT])
 
 
 def parts(folder: Path, cores: int) -> list[list[Part]]:
@@ -172,19 +173,22 @@ def _write(name: str, documents: pa.RecordBatch, plan: Plan) -> list[Run]:
     _refuse(documents)
     ids: list[Any] = documents.column("doc_id").to_pylist()
     found, source = _places(documents, ids, plan), documents.column("source").dictionary_encode()
-    held_out = np.frombuffer(digests(plan.seed, ids, SPLIT), ">u8") < np.uint64(int(plan.validation_share * 2**64))
+    together = documents.column(GROUP).to_pylist() if GROUP in documents.schema.names else ids
+    held_out = np.frombuffer(digests(plan.seed, together, SPLIT), ">u8") < np.uint64(int(plan.validation_share * 2**64))
     group = source.indices.to_numpy() * 2 + held_out
     rows = np.lexsort((found, group))
     starts = np.flatnonzero(np.diff(group[rows], prepend=-1))
     kept = [plan.schema.field(n) for n in plan.provenance]
-    schema = pa.schema([pa.field("place", pa.binary(PLACE)), pa.field("tokens", pa.large_binary()), *kept])
+    roles = [pa.field("roles", pa.large_binary())] if "roles" in documents.schema.names else []
+    schema = pa.schema([pa.field("place", pa.binary(PLACE)), pa.field("tokens", pa.large_binary()), *roles, *kept])
     made: list[Run] = []
     temporary = temporary_name(path := Path(plan.folder) / name)
     with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for chosen in np.split(rows, starts[1:]):
             tokens, code = _tokens(documents, chosen, plan.tokenizer), int(group[chosen[0]])
             place = pa.Array.from_buffers(pa.binary(PLACE), len(chosen), [None, pa.py_buffer(found[chosen])])
-            columns = [place, tokens, *documents.select(plan.provenance).take(pa.array(chosen)).columns]
+            beside = [documents.column(f.name).take(pa.array(chosen)).cast(f.type) for f in roles]
+            columns = [place, tokens, *beside, *documents.select(plan.provenance).take(pa.array(chosen)).columns]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
             stream = source.dictionary[code >> 1].as_py(), "validation" if code & 1 else "train"
             made.append(Run(*stream, name, len(made), len(chosen), pc.sum(pc.binary_length(tokens)).as_py()))
@@ -193,8 +197,10 @@ def _write(name: str, documents: pa.RecordBatch, plan: Plan) -> list[Run]:
 
 
 def _tokens(documents: pa.RecordBatch, rows: npt.NDArray[np.int64], info: TokenizerInfo) -> pa.Array:
-    """The ids of these rows as bytes of the shards' dtype, little-endian. Texts are brought into order a few at a time: what
-    is copied is encoded while the processor has it at hand."""
+    """The ids of these rows as bytes of the shards' dtype, little-endian: those of a stage that has encoded already, or the
+    text's. Texts are brought into order a few at a time: what is copied is encoded while the processor has it at hand."""
+    if "tokens" in documents.schema.names:
+        return documents.column("tokens").take(pa.array(rows)).cast(pa.large_binary())
     how, kind = EncodeConfig(info.path, info.sha256, info.eos), np.dtype(info.dtype).newbyteorder("<")
     texts = documents.select(["doc_id", "text"])
     many = max(1, READ_BYTES * len(texts) // texts.nbytes)
@@ -217,6 +223,12 @@ def _refuse(batch: pa.RecordBatch) -> None:
         raise UserError(
             f"document {row['doc_id']!r} of source {row['source']!r} has no text, no source, or a doc_id that is not 16 bytes; "
             "put a stage before the shards that extracts text, or drops it"
+        )
+    if "tokens" in batch.schema.names and batch.column("tokens").null_count:
+        row = batch.filter(batch.column("tokens").is_null()).slice(0, 1).to_pylist()[0]
+        raise UserError(
+            f"document {row['doc_id'].hex()} of source {row['source']!r} has no tokens, and others have; "
+            "let the stage that encodes see all sources, or write the others with a recipe of their own"
         )
     try:
         for source in pc.unique(batch.column("source")).to_pylist():

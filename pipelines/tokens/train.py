@@ -93,6 +93,14 @@ def train_tokenizer(texts: Iterable[str], cfg: TokenizerConfig) -> Tokenizer:
 
 def save(tokenizer: Tokenizer, folder: str | Path) -> str:
     """Write `folder`/tokenizer.json atomically; returns the SHA-256 of its bytes."""
-    text = tokenizer.to_str(pretty=True) + "\n"
-    write_atomic(Path(folder) / TOKENIZER, text)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _write(Path(folder), (tokenizer.to_str(pretty=True) + "\n").encode())
+
+
+def copy(path: str | Path, folder: str | Path) -> str:
+    """Another run's tokenizer as `folder`/tokenizer.json, byte for byte; returns the SHA-256 of its bytes."""
+    return _write(Path(folder), Path(path).read_bytes())
+
+
+def _write(folder: Path, data: bytes) -> str:
+    write_atomic(folder / TOKENIZER, data)
+    return hashlib.sha256(data).hexdigest()

@@ -38,7 +38,8 @@ RUNS = ".runs"  # in ROOT while shards are written; as large as they are
 
 @dataclass(frozen=True)
 class ShardConfig:
-    """`target_bytes`: about the bytes of ids a file; `validation_share`: of documents, held out by a hash of doc_id.
+    """`target_bytes`: about the bytes of ids a file; `validation_share`: of documents, held out by a hash of doc_id, or of the
+    column `group` where the last table has one: what shares a group (the prompt of conversations) is held out together.
 
     `orders`: sources whose rows shall lie by a column of the last table (a score, a length) instead of by the keyed hash.
     Rows are ranked by the column, then the hash (null and NaN come last), and each `window` ranks are shuffled by the hash: 1

@@ -371,7 +371,7 @@ def test_a_reader_refuses_a_file_cut_short(tmp_path: Path, docs: dict[bytes, np.
         (lambda path: path.unlink(), "No such file"),
     ],
 )
-def test_a_check_before_a_long_run_opens_every_shard(
+def test_a_check_before_a_long_run_reads_small_shards(
     tmp_path: Path, docs: dict[bytes, np.ndarray], damage: Callable[[Path], object], message: str
 ) -> None:
     write(tmp_path, docs)
@@ -381,8 +381,20 @@ def test_a_check_before_a_long_run_opens_every_shard(
         Shards(tmp_path).check()
 
 
-def test_a_check_of_large_shards_does_not_read_them(
-    tmp_path: Path, docs: dict[bytes, np.ndarray], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "was cut short, or is no Arrow IPC file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:100] + b"ARROW1"), r"was cut short, .* \(106 bytes\)"),
+        (lambda path: path.unlink(), "No such file"),
+    ],
+)
+def test_a_check_of_large_shards_looks_at_their_ends(
+    tmp_path: Path,
+    docs: dict[bytes, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], object],
+    message: str,
 ) -> None:
     manifest = write(tmp_path, docs)
     write_manifest(
@@ -390,6 +402,9 @@ def test_a_check_of_large_shards_does_not_read_them(
     )
     monkeypatch.setattr(pipelines.shards.folder, "HASHED_BYTES", 1000)
     Shards(tmp_path).check()
+    damage(tmp_path / FILE)
+    with pytest.raises(ShardError, match=rf"{FILE}: .*{message}"):
+        Shards(tmp_path).check()
 
 
 @pytest.mark.parametrize(

@@ -350,3 +350,27 @@ def test_what_cannot_be_written_is_said(
 def test_a_config_that_cannot_be(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ShardConfig(**wrong)
+
+
+@pytest.mark.spark
+def test_documents_of_one_group_are_held_out_together(
+    spark: Any, documents: pa.Table, tokenizer: TokenizerInfo, tmp_path: Path
+) -> None:
+    groups = [bytes([i % 50]) * 16 for i in range(documents.num_rows)]
+    write(spark, documents.append_column("group", pa.array(groups, pa.binary())), tmp_path / "shards", tokenizer, 2)
+    manifest = verify(tmp_path / "shards")
+    splits: dict[str, set[bytes]] = {"train": set(), "validation": set()}
+    for file in manifest.files:
+        splits[file.split] |= set(pq.read_table(tmp_path / "shards" / file.provenance_path)["group"].to_pylist())
+    assert splits["validation"]
+    assert not splits["train"] & splits["validation"]
+    assert splits["validation"] == {g for g in groups if is_validation(CFG.seed, g, CFG.validation_share)}
+
+
+def test_a_document_that_the_stage_has_not_encoded_is_named(tokenizer: TokenizerInfo, tmp_path: Path) -> None:
+    rows = {"doc_id": [b"a" * 16, b"b" * 16], "source": ["chat", "web"], "text": ["x", "y"], "tokens": [b"\x05\x00", None]}
+    table = pa.table(rows | {"roles": [b"\x00", None]})
+    pq.write_table(table, tmp_path / "part.parquet")
+    plan = Plan(tokenizer, columns(table.schema), str(tmp_path), 0, 0.0, ())
+    with pytest.raises(UserError, match="of source 'web' has no tokens, and others have"):
+        list(write_runs(0, [Part(str(tmp_path / "part.parquet"), 0, 1 << 20)], plan))

@@ -1,0 +1,1 @@
+"""Conversations and preferences, whatever their shape, to token ids with roles."""
