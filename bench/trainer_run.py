@@ -2,6 +2,7 @@
 
 python -m torch.distributed.run --nproc-per-node N -m bench.trainer_run ours 1.7b --shards SHARDS --out OUT
 python -m torch.distributed.run --nproc-per-node N -m bench.trainer_run transformers 1.7b [--documents 1024]
+python -m torch.distributed.run --nproc-per-node 1 -m bench.trainer_run loss 1.7b
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import psutil
 
 import trainer  # noqa: F401  (before torch: it sets how threads wait)
 
@@ -22,9 +24,11 @@ import torch  # isort: skip
 import torch.distributed as dist
 from accelerate import Accelerator
 
-from trainer.config import LearningRate, ModelConfig, Parallel, Run, TrainConfig, WarmupStableDecay
+from trainer.config import LearningRate, ModelConfig, OptimizerConfig, Parallel, Run, TrainConfig, WarmupStableDecay
 
-STEPS, COLD = 12, 5  # of a run; the first are not counted
+STEPS, COLD = 15, 5  # of a run; the first are not counted
+GIB = 2**30
+LOSS_TOKENS = 32_768
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Shape:
     model: ModelConfig
     length: int
     layouts: tuple[tuple[int, int, int, Parallel], ...]  # GPUs, rows, micro-batches, layout
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    precision: Literal["bf16", "fp8"] = "bf16"
 
     def layout(self, gpus: int) -> tuple[int, int, Parallel]:
         """That of the greatest number of GPUs which is not more."""
@@ -44,25 +50,28 @@ def _parallel(**more: Any) -> Parallel:
     return Parallel(compile=True, loss_chunk=4096, **more)
 
 
-SHAPES = {
+SHAPES = {  # what was fastest on one H200 of what fits; on two, what `trainer.plan` says fits without recomputation
     "1.7b": Shape(ModelConfig(128_256, 2048, 24, 16, 8, 5632), 8192, ((1, 4, 1, _parallel(micro_batch=4)),)),
     "7b": Shape(
         ModelConfig(32_000, 4096, 32, 32, 32, 11_008, document_mask=False),
         4096,
         (
             (1, 2, 4, _parallel(micro_batch=2, recompute="selective", kept=0.75)),
-            (2, 4, 2, _parallel(micro_batch=4, reshard=False)),
+            (2, 2, 4, _parallel(micro_batch=2, reshard=False)),
         ),
     ),
     "8b": Shape(
         ModelConfig(128_256, 4096, 32, 32, 8, 14_336, document_mask=False),
         4096,
-        (
-            (1, 2, 4, _parallel(micro_batch=2, recompute="full")),
-            (2, 2, 4, _parallel(micro_batch=2, recompute="selective", kept=0.75)),
-        ),
+        ((1, 2, 4, _parallel(micro_batch=2, recompute="full")), (2, 2, 4, _parallel(micro_batch=2))),
     ),
 }
+SHAPES["1.7b-fp8"] = replace(SHAPES["1.7b"], precision="fp8")
+SHAPES["8b-bf16"] = replace(  # moments in half the room, for activations that are kept
+    SHAPES["8b"],
+    layouts=((1, 2, 4, _parallel(micro_batch=2, recompute="selective", kept=0.75)),),
+    optimizer=OptimizerConfig(moments="bf16"),
+)
 
 
 def config(shape: Shape, gpus: int, rows: int, documents: int | None) -> TrainConfig:
@@ -71,34 +80,41 @@ def config(shape: Shape, gpus: int, rows: int, documents: int | None) -> TrainCo
     parallel = replace(parallel, micro_batch=rows) if rows else parallel
     model = model if documents is None else replace(model, document_mask=documents > 0)
     rate = LearningRate(peak=3e-4, warmup_steps=10, shape=WarmupStableDecay())
-    never = Run(log_every=10**9, evaluate_every=10**9, save_every_steps=10**9, save_every_minutes=1e9, tracker=None)
-    return TrainConfig(name="bench", model=model, learning_rate=rate, parallel=parallel, run=never)
+    never = Run(log_every=10**9, evaluate_every=10**9, save_every_steps=10**9, save_every_minutes=1e9, trackers=())
+    return TrainConfig("bench", model, rate, optimizer=shape.optimizer, precision=shape.precision, parallel=parallel, run=never)
 
 
 def ours(shape: Shape, shards: Path, out: Path, rows: int, documents: int | None) -> dict[str, Any]:
-    """Our own loop over real shards, without what it writes."""
+    """Our own loop over real shards, one step ahead of what it knows as `trainer.train` is, without what that writes."""
     from trainer.data import Prefetcher, load_batch
+    from trainer.plan import step_flops
+    from trainer.report import peak_rate
     from trainer.session import open_session
-    from trainer.step import train_step
+    from trainer.step import Step, train_step
 
-    began = time.perf_counter()
-    accelerator = Accelerator(mixed_precision="no")
+    accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
     cfg = config(shape, accelerator.num_processes, rows, documents)
     session = open_session(accelerator, cfg, shards, out, None, None, STEPS)
     assert session is not None
     size = cfg.parallel.micro_batch
     batches = Prefetcher(lambda step: load_batch(session.data, step, session.rank, session.world, size), 0, STEPS)
-    waits = []
+    waits, flops, under_way = list[float](), list[float](), list[Step]()
 
-    def step() -> float:
+    def step() -> None:
         before = time.perf_counter()
         batch = next(batches)
         waits.append(time.perf_counter() - before)
-        return train_step(session, batch, 3e-4).outcome().loss
+        flops.append(step_flops(cfg.model, batch))
+        under_way.append(train_step(session, batch, 3e-4))
+        if len(under_way) > 1:
+            under_way.pop(0).outcome()
 
     plan = session.data.schedule.step_plan(0)
-    found = timed(step, plan.samples * plan.sequence_length, began)
-    return found | {"wait": statistics.median(waits[COLD:]) / found["step_s"]}
+    found = timed(step, plan.samples * plan.sequence_length)
+    under_way.pop().outcome()  # raises where the loss is no number
+    taken, peak = found["step_s"] * (STEPS - COLD), peak_rate(session.device)
+    share = sum(flops[COLD:]) / taken / peak
+    return found | {"wait": sum(waits[COLD:]) / taken, "matmul_tflops": peak / 1e12, "share": share}
 
 
 def transformers(shape: Shape, rows: int, documents: int) -> dict[str, Any]:
@@ -107,7 +123,7 @@ def transformers(shape: Shape, rows: int, documents: int) -> dict[str, Any]:
     from torch.distributed.fsdp import MixedPrecisionPolicy
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    began, model, length = time.perf_counter(), shape.model, shape.length
+    model, length = shape.model, shape.length
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=["LlamaDecoderLayer"],
         reshard_after_forward=True, mixed_precision_policy=MixedPrecisionPolicy(torch.bfloat16, torch.float32),
@@ -127,37 +143,59 @@ def transformers(shape: Shape, rows: int, documents: int) -> dict[str, Any]:
     tokens = torch.randint(0, model.vocab_size, (rows, length), device=accelerator.device)
     positions = torch.arange(length, device=accelerator.device) % (documents or length)
 
-    def step() -> float:
+    def step() -> None:
         loss = made(input_ids=tokens, labels=tokens, position_ids=positions.expand(rows, length)).loss
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(made.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        return float(loss)
 
-    return timed(step, rows * length * accelerator.num_processes, began)
+    return timed(step, rows * length * accelerator.num_processes)
 
 
-def timed(step: Callable[[], float], tokens: int, began: float) -> dict[str, Any]:
-    """Tokens a second a GPU: the median of the steps after the first ones."""
-    taken, loss = [], 0.0
-    for _ in range(STEPS):
-        before = time.perf_counter()
-        loss = step()
+def loss(shape: Shape) -> dict[str, Any]:
+    """GiB that the loss of `LOSS_TOKENS` tokens holds at its peak above weights, states and the gradients of both."""
+    from trainer.loss import linear_cross_entropy
+
+    cfg, device = shape.model, torch.device("cuda", 0)
+    torch.manual_seed(0)
+    dist.init_process_group("nccl")
+    weight = torch.randn(cfg.vocab_size, cfg.width, device=device, dtype=torch.bfloat16).mul_(0.02).requires_grad_()
+    hidden = torch.randn(LOSS_TOKENS, cfg.width, device=device, dtype=torch.bfloat16, requires_grad=True)
+    targets = torch.randint(0, cfg.vocab_size, (LOSS_TOKENS,), device=device, dtype=torch.int32)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    linear_cross_entropy(hidden, weight, targets, LOSS_TOKENS, shape.layout(1)[2].loss_chunk).backward()
+    gradients = sum(leaf.grad.nbytes for leaf in (weight, hidden) if leaf.grad is not None)
+    return {"gib": (torch.cuda.max_memory_allocated() - before - gradients) / GIB}
+
+
+def timed(step: Callable[[], None], tokens: int) -> dict[str, Any]:
+    """Tokens a second a GPU over the steps after the first ones, with nothing that waits for a step between them."""
+    for number in range(COLD):
+        step()
+        if number == 0:
+            _settle()
+            first = time.time() - psutil.Process().create_time()
+    _settle()
+    began = time.perf_counter()
+    for _ in range(STEPS - COLD):
+        step()
+    _settle()
+    taken = (time.perf_counter() - began) / (STEPS - COLD)
+    gib = torch.cuda.max_memory_allocated() / GIB if torch.cuda.is_available() else 0.0
+    return {"rate": tokens / taken / dist.get_world_size(), "step_s": taken, "first_s": first, "gib": gib}
+
+
+def _settle() -> None:
+    if torch.cuda.is_available():
         torch.cuda.synchronize()
-        taken.append(time.perf_counter() - before)
-        if len(taken) == 1:
-            first = time.perf_counter() - began
-    median = statistics.median(taken[COLD:])
-    gib = torch.cuda.max_memory_allocated() / 2**30
-    rate = tokens / median / dist.get_world_size()
-    return {"rate": rate, "step_s": median, "first_s": first, "gib": gib, "loss": loss}
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("who", choices=("ours", "transformers"))
+    parser.add_argument("who", choices=("ours", "transformers", "loss"))
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("--shards", type=Path)
     parser.add_argument("--out", type=Path)
@@ -167,6 +205,8 @@ def main() -> None:
     shape = SHAPES[args.shape]
     if args.who == "ours":
         found = ours(shape, args.shards, args.out, args.rows, args.documents)
+    elif args.who == "loss":
+        found = loss(shape)
     else:
         found = transformers(shape, args.rows, args.documents or 0)
     if int(os.environ.get("RANK", "0")) == 0:

@@ -39,38 +39,49 @@ _compiled_flex: Callable[..., Tensor] | None = None
 
 
 class Cache:
-    """Keys and values of one layer during generation; appended to, never recomputed."""
+    """Keys and values of one layer during generation: (B, K, S, E) each. The tensors stay, so captured graphs may use them."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity, self.length = capacity, 0
-        self._k: Tensor | None = None
-        self._v: Tensor | None = None
+    def __init__(self, rows: int, capacity: int) -> None:
+        self.rows, self.capacity = rows, capacity
+        self.keys: Tensor | None = None  # made by the first to come, which know dtype and device
+        self.values: Tensor | None = None
+
+    def like(self, k_BKTE: Tensor) -> tuple[Tensor, Tensor]:
+        """The two tensors, made if they are not there yet; of zeros: a masked key still is multiplied, and may not be NaN."""
+        if self.keys is None or self.values is None:
+            shape = (self.rows, k_BKTE.shape[1], self.capacity, k_BKTE.shape[3])
+            self.keys, self.values = k_BKTE.new_zeros(shape), k_BKTE.new_zeros(shape)
+        return self.keys, self.values
+
+
+class Place(NamedTuple):
+    """Where the next T tokens of each row go in a cache, and how far all queries look: positions below the capacity."""
+
+    cache: Cache
+    positions_BT: Tensor
+    extent: int
 
     def extend(self, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
-        """Append T positions; returns all of them so far. Raises ValueError beyond the capacity."""
-        end = self.length + k_BKTE.shape[2]
-        if end > self.capacity:
-            raise ValueError(f"cache of {self.capacity} positions cannot hold {end}")
-        if self._k is None or self._v is None:
-            shape = (*k_BKTE.shape[:2], self.capacity, k_BKTE.shape[3])
-            self._k, self._v = k_BKTE.new_empty(shape), v_BKTE.new_empty(shape)
-        self._k[:, :, self.length : end] = k_BKTE
-        self._v[:, :, self.length : end] = v_BKTE
-        self.length = end
-        return self._k[:, :, :end], self._v[:, :, :end]
+        """Write keys and values; returns those of the first `extent` positions."""
+        keys, values = self.cache.like(k_BKTE)
+        places_BKTE = self.positions_BT[:, None, :, None].expand(k_BKTE.shape)
+        keys.scatter_(2, places_BKTE, k_BKTE)
+        values.scatter_(2, places_BKTE, v_BKTE)
+        return keys[:, :, : self.extent], values[:, :, : self.extent]
 
 
 def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: Mask) -> Tensor:
-    """Softmax attention (B, H, T, E). `mask` None: causal, the T queries being the last of the S positions."""
+    """Softmax attention (B, H, T, E). `mask` None: causal, as many queries as keys."""
     if isinstance(mask, BlockMask):
         flex: Any = flex_attention if torch.compiler.is_compiling() else _flex()
         weighted_BHTE: Tensor = flex(q_BHTE, k_BKSE, v_BKSE, block_mask=mask, enable_gqa=True)
         return weighted_BHTE
     if isinstance(mask, Bounds):
         return _attend_each(q_BHTE, k_BKSE, v_BKSE, mask)
-    queries, keys = q_BHTE.shape[2], k_BKSE.shape[2]
-    if mask is None and queries != keys:
-        mask = torch.ones(queries, keys, dtype=torch.bool, device=q_BHTE.device).tril(keys - queries)
+    if q_BHTE.shape[2] == 1 and mask is not None:
+        # The heads that share keys as queries of one head: no key is read twice.
+        q_BKGE = q_BHTE.reshape(*k_BKSE.shape[:2], -1, q_BHTE.shape[3])
+        return F.scaled_dot_product_attention(q_BKGE, k_BKSE, v_BKSE, attn_mask=mask).flatten(1, 2)[:, :, None]
     return F.scaled_dot_product_attention(q_BHTE, k_BKSE, v_BKSE, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
 
 
@@ -122,7 +133,7 @@ def document_mask(documents_BT: Tensor, kernel: Kernel = "auto", prefix_BT: Tens
 def prefixes(documents_BT: Tensor, is_target_BT: Tensor) -> Tensor:
     """The tokens of each document up to the one that predicts its first target (B, T): no target lies among them."""
     targets_before_BT = is_target_BT.cumsum(1) - is_target_BT.int()
-    return targets_before_BT == targets_before_BT.gather(1, _starts(documents_BT))
+    return targets_before_BT == targets_before_BT.gather(1, starts(documents_BT))
 
 
 def dense_mask(documents_BT: Tensor, prefix_BT: Tensor | None = None) -> Tensor:
@@ -142,7 +153,7 @@ def block_mask(documents_BT: Tensor, prefix_BT: Tensor | None = None) -> BlockMa
     """
     length = documents_BT.shape[1]
     positions_T = torch.arange(length, device=documents_BT.device)
-    starts_BT = _starts(documents_BT)
+    starts_BT = starts(documents_BT)
     ends_BT = positions_T.expand_as(starts_BT) if prefix_BT is None else _prefix_ends(documents_BT, prefix_BT)
     first_Q = positions_T[::BLOCK]
     last_Q = (first_Q + BLOCK - 1).clamp(max=length - 1)
@@ -170,7 +181,7 @@ def _begins(documents_BT: Tensor) -> Tensor:
     return begins_BT
 
 
-def _starts(documents_BT: Tensor) -> Tensor:
+def starts(documents_BT: Tensor) -> Tensor:
     """Position at which each token's document begins (B, T)."""
     positions_T = torch.arange(documents_BT.shape[1], device=documents_BT.device)
     return torch.where(_begins(documents_BT), positions_T, 0).cummax(1).values

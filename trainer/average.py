@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from trainer import checkpoint
-from trainer.config import model_from_dict
+from trainer.config import whole_model
 from trainer.errors import UserError
 from trainer.log import say
 from trainer.model import Decoder
@@ -34,7 +34,7 @@ def average(run: Path, out: Path, last: int | None = None, phase: str | None = N
     paths = chosen(run, last, phase)
     commits = [checkpoint.read_commit(path) for path in paths]
     with torch.device("meta"):
-        model = Decoder(model_from_dict(json.loads((run / "config.json").read_text())["config"]["model"]))
+        model = Decoder(whole_model(json.loads((run / "config.json").read_text()), run))
     model.to_empty(device="cpu")
     mean: dict[str, torch.Tensor] = {}
     for count, path in enumerate(paths, start=1):

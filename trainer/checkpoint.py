@@ -175,15 +175,16 @@ def read_tensors(path: Path, state: dict[str, Tensor]) -> None:
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    """The weights by their names in a checkpoint; the tensors are the model's own."""
-    return {f"model/{name}": parameter.detach() for name, parameter in model.named_parameters()}
+    """The weights that are trained by their names in a checkpoint; the tensors are the model's own."""
+    return {f"model/{name}": parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Weights and the optimizer's moments by their names in a checkpoint; the tensors are their own."""
     found = weights(model)
     for name, parameter in model.named_parameters():
-        found |= {f"optimizer/{moment}/{name}": value for moment, value in moments_of(optimizer, parameter).items()}
+        if parameter.requires_grad:
+            found |= {f"optimizer/{moment}/{name}": value for moment, value in moments_of(optimizer, parameter).items()}
     return found
 
 

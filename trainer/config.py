@@ -12,10 +12,11 @@ import hashlib
 import importlib
 import importlib.util
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import MappingProxyType, ModuleType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from trainer.architecture import Experts as Experts
 from trainer.architecture import LinearScaling as LinearScaling
@@ -23,6 +24,7 @@ from trainer.architecture import Llama3Scaling as Llama3Scaling
 from trainer.architecture import ModelConfig as ModelConfig
 from trainer.errors import UserError
 
+Config = TypeVar("Config")
 Kernel = Literal["auto", "dense", "flex", "varlen"]  # of attention within documents
 
 
@@ -44,11 +46,16 @@ class OptimizerConfig:
     eps: float = 1e-8
     weight_decay: float = 0.1
     clip: float = 1.0  # bound of the global gradient norm
+    moments: Literal["fp32", "bf16"] = "fp32"  # as they are kept, of AdamW; bf16 rounds to the nearest after each step
     groups: tuple[Group, ...] = ()  # a parameter belongs to the first that matches its name
 
     def __post_init__(self) -> None:
         if not all(isinstance(group, Group) for group in self.groups):
             raise ValueError("groups are trainer.config.Group; write them in a recipe")
+        if self.moments == "bf16" and (self.kind != "adamw" or max(self.betas) > 0.99):
+            raise ValueError(
+                f'moments "bf16" would stall: they are for adamw with betas up to 0.99, not {self.kind} {self.betas}'
+            )
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,16 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Needle:
+    """A statement hidden in held-out text: at shares of the sequence length, at depths; {} is one of the values."""
+
+    statement: str = "The number of the green house is {}."
+    values: tuple[str, ...] = ("7421", "3856", "9102", "5647")
+    lengths: tuple[float, ...] = (0.25, 0.5, 1.0)
+    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
 class Run:
     """Cadence of what is written. Steps unless a unit is named."""
 
@@ -124,7 +141,14 @@ class Run:
     log_samples: bool = False  # RUN/consumed-RANK.jsonl: which samples each step took
     prompts: tuple[Prompt, ...] = ()
     sample_tokens: int = 48
-    tracker: Literal["tensorboard"] | None = "tensorboard"
+    probe_every: int | None = None  # None: never (trainer.probes)
+    needle: Needle | None = field(default_factory=Needle)
+    questions: str | None = None  # JSON lines of question, choices and answer
+    probe_questions: int = 200  # at most, a bench
+    shots: int = 5  # questions of a bench that are shown with their answers
+    trackers: tuple[str, ...] = ("tensorboard",)  # any that Accelerate knows by name
+    profile_steps: tuple[int, int] | None = None  # first and last step of a trace; SIGUSR1 asks for one too (trainer.profiler)
+    init_from: str | None = None  # the run, or Hugging Face folder, whose weights it begins with; part of its identity
 
 
 @dataclass(frozen=True)
@@ -137,6 +161,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     z_loss: float = 0.0  # weight of the square of log Z in what is minimised (PaLM: 1e-4); the logged loss includes it
     seed: int = 0
+    precision: Literal["bf16", "fp8"] = "bf16"  # of the blocks' linear layers (trainer.fp8); a CPU has fp32 for bf16
     parallel: Parallel = field(default_factory=Parallel)
     run: Run = field(default_factory=Run)
 
@@ -165,12 +190,13 @@ def canonical_json(value: Any) -> str:
 
 def identity(cfg: TrainConfig) -> dict[str, Any]:
     """The part of a config that changes what is learned."""
-    return {key: as_dict(getattr(cfg, key)) for key in ("model", "learning_rate", "optimizer", "z_loss", "seed")}
+    return {key: as_dict(getattr(cfg, key)) for key in ("model", "learning_rate", "optimizer", "z_loss", "seed", "precision")}
 
 
-def config_hash(cfg: TrainConfig) -> str:
-    """12 hex digits that name what is learned: equal for two layouts of the same run."""
-    return hashlib.sha256(canonical_json(identity(cfg)).encode()).hexdigest()[:12]
+def config_hash(cfg: TrainConfig, task: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """12 hex digits that name what is learned (`task`: Task.about): equal for two layouts of the same run."""
+    values = identity(cfg) | ({"task": dict(task)} if task else {})
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()[:12]
 
 
 def model_from_dict(values: dict[str, Any]) -> ModelConfig:
@@ -184,7 +210,14 @@ def model_from_dict(values: dict[str, Any]) -> ModelConfig:
     return ModelConfig(**values)
 
 
-def with_settings(cfg: TrainConfig, settings: list[str]) -> TrainConfig:
+def whole_model(values: dict[str, Any], run: Path) -> ModelConfig:
+    """The model of a run by its config.json. Raises UserError where its weights are none, by Task.about."""
+    if partial := values.get("task", {}).get("partial"):
+        raise UserError(f"{run} is {partial}")
+    return model_from_dict(values["config"]["model"])
+
+
+def with_settings(cfg: Config, settings: list[str]) -> Config:
     """The config with each `FIELD[.FIELD]=VALUE` applied (VALUE is JSON, or a plain string). Raises UserError."""
     for setting in settings:
         path, equals, text = setting.partition("=")
@@ -210,7 +243,7 @@ def _replaced(cfg: Any, path: str, value: Any, setting: str) -> Any:
         value = _replaced(old, rest, value, setting)
     elif isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    elif isinstance(old, tuple) and isinstance(value, list):
+    elif (old is None or isinstance(old, tuple)) and isinstance(value, list):
         value = _tuples(value)
     elif old is not None and value is not None and type(old) is not type(value):
         raise UserError(f"--set {setting!r}: {name} is {type(old).__name__} {old!r}, not {type(value).__name__} {value!r}")
@@ -224,34 +257,40 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-def recipe_names() -> dict[str, str]:
-    """The recipes that come with the trainer: public function -> module of trainer/recipes."""
+def recipe_names(package: str = "trainer.recipes") -> dict[str, str]:
+    """The recipes that come in a package: public function -> module."""
     found: dict[str, str] = {}
-    for path in sorted((Path(__file__).parent / "recipes").glob("[!_]*.py")):
-        module = importlib.import_module(f"trainer.recipes.{path.stem}")
-        made_here = (n for n, f in vars(module).items() if getattr(f, "__module__", "") == module.__name__ and callable(f))
-        found |= {name: path.stem for name in made_here if not name.startswith("_")}
+    for folder in importlib.import_module(package).__path__:
+        for path in sorted(Path(folder).glob("[!_]*.py")):
+            module = importlib.import_module(f"{package}.{path.stem}")
+            made_here = (n for n, f in vars(module).items() if getattr(f, "__module__", "") == module.__name__ and callable(f))
+            found |= {name: path.stem for name in made_here if not name.startswith("_")}
     return found
 
 
 def load_recipe(name: str) -> TrainConfig:
     """A config by the NAME of a recipe of trainer/recipes, or by `path/to/file.py:function`. Raises UserError."""
+    return load_from("trainer.recipes", name, TrainConfig)
+
+
+def load_from(package: str, name: str, kind: type[Config]) -> Config:
+    """What a recipe of a package, or a function of a file, returns: a `kind`. Raises UserError."""
     stem, colon, function = name.rpartition(":")
-    known = recipe_names()
+    known = recipe_names(package)
     if not colon and name in known:
         stem, function = known[name], name
-    make = getattr(_recipe_module(name, stem, known), function, None)
+    make = getattr(_recipe_module(name, stem, known, package), function, None)
     if make is None:
         raise UserError(f"recipe {name!r}: {stem} has no function {function!r}")
     cfg = make()
-    if not isinstance(cfg, TrainConfig):
-        raise UserError(f"recipe {name!r} returned {type(cfg).__name__}, not a trainer.config.TrainConfig")
+    if not isinstance(cfg, kind):
+        raise UserError(f"recipe {name!r} returned {type(cfg).__name__}, not a {kind.__module__}.{kind.__name__}")
     return cfg
 
 
-def _recipe_module(name: str, stem: str, known: dict[str, str]) -> ModuleType:
+def _recipe_module(name: str, stem: str, known: dict[str, str], package: str) -> ModuleType:
     if stem in known.values():
-        return importlib.import_module(f"trainer.recipes.{stem}")
+        return importlib.import_module(f"{package}.{stem}")
     if not stem.endswith(".py"):
         raise UserError(
             f"there is no training recipe {name!r}; known are {', '.join(sorted(known))}, or write path/to/file.py:function"

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from trainer import checkpoint, huggingface
 from trainer.checkpoint import Commit, Identity
-from trainer.config import ModelConfig, as_dict, model_from_dict
+from trainer.config import ModelConfig, as_dict, whole_model
 from trainer.errors import UserError
 from trainer.log import say
 
@@ -41,12 +41,12 @@ def export_run(run: Path, out: Path, dtype: str = "float32", file_bytes: int = F
     if not found or not (run / "config.json").is_file():
         raise UserError(f"{run} holds no finished checkpoint; give the --out of a training run")
     values = json.loads((run / "config.json").read_text())
-    cfg, eos_id = model_from_dict(values["config"]["model"]), int(values["data"]["eos_id"])
+    cfg, eos_id = whole_model(values, run), int(values["data"]["eos_id"])
     tokenizer = Tokenizer.from_file(str(run / _TOKENIZER)) if (run / _TOKENIZER).is_file() else None
     context = int(values["data"].get("sequence_length", 2048))
     pad_id = tokenizer.token_to_id(_PAD) if tokenizer else None
     about = huggingface.config_of(cfg, context, eos_id, pad_id, dtype)
-    with _appearing(out) as folder:
+    with appearing(out) as folder:
         _write_json(folder / huggingface.CONFIG, about)
         if tokenizer is not None:
             shutil.copyfile(run / _TOKENIZER, folder / _TOKENIZER)
@@ -111,7 +111,7 @@ def import_folder(folder: Path, run: Path, file_bytes: int = FILE_BYTES) -> Mode
     identity = Identity(config="imported", shards="none", schedule="none")
     about = {"config": {"name": folder.resolve().name, "model": as_dict(cfg)}, "identity": vars(identity), "data": data}
     tensors = huggingface.read_tensors(folder, cfg, tied=bool(values.get("tie_word_embeddings", False)))
-    with _appearing(run) as made:
+    with appearing(run) as made:
         if (folder / _TOKENIZER).is_file():
             shutil.copyfile(folder / _TOKENIZER, made / _TOKENIZER)
         _write_json(made / "config.json", about | {"parameters": cfg.parameters()})
@@ -135,7 +135,7 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
+def appearing(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place at the end; gone where something failed. Raises UserError."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already; choose another folder")

@@ -18,6 +18,7 @@ def validation_sources(shards: Shards) -> list[str]:
     return sorted(s for s, tokens in shards.manifest.source_tokens("validation").items() if tokens > 1)
 
 
+@torch.no_grad()
 def evaluate(
     model: Decoder, shards: Shards, sequence_length: int, max_tokens: int, rows: int, device: torch.device
 ) -> dict[str, float]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -23,19 +25,11 @@ def say(text: str) -> None:
 
 
 def truncate_after(path: Path, step: int) -> None:
-    """Keep the lines of a JSON-lines file up to `step`; a line cut off by a crash ends the file. Missing is fine."""
+    """Keep the lines of a JSON-lines file up to `step`. Missing is fine."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] > step:
-                continue
-        except ValueError:
-            break
-        kept.append(line + "\n")
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(kept))
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in read(path) if line["step"] <= step))
     temporary.replace(path)
 
 
@@ -49,8 +43,24 @@ def append(path: Path, value: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSON-lines file; none if it is missing."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The lines of a JSON-lines file, to one that was cut off by a crash; none if it is missing."""
+    lines: list[dict[str, Any]] = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def check_trackers(names: Sequence[str]) -> list[str]:
+    """The names, if Accelerate knows them and what they need is installed. Raises UserError."""
+    known, here = sorted(LOGGER_TYPE_TO_CLASS), {str(name) for name in get_available_trackers()}
+    for name in names:
+        if name not in here:
+            what = "is not installed" if name in known else f"is unknown to Accelerate, which knows {', '.join(known)}"
+            raise UserError(f"run.trackers: {name!r} {what}; here are {', '.join(sorted(here))}")
+    return list(names)
 
 
 class StepLog:
@@ -108,6 +118,17 @@ class StepLog:
         append(self._metrics, {"step": step, "validation": losses})
         self._accelerator.log({f"validation/{source}": loss for source, loss in losses.items()}, step=step)
         self.line(f"step {step} | validation " + ", ".join(f"{source} {loss:.4f}" for source, loss in losses.items()))
+
+    def probes(self, step: int, found: dict[str, float]) -> None:
+        """Share of right answers per task; of needles the line says the mean."""
+        if not self._main:
+            return
+        append(self._metrics, {"step": step, "probes": found})
+        self._accelerator.log({f"probe/{task}": share for task, share in found.items()}, step=step)
+        needles = [share for task, share in found.items() if task.startswith("needle ")]
+        shown = {"needle": sum(needles) / len(needles)} if needles else {}
+        shown |= {task: share for task, share in found.items() if not task.startswith("needle ")}
+        self.line(f"step {step} | right " + ", ".join(f"{task} {share:.2f}" for task, share in shown.items()))
 
     def line(self, text: str) -> None:
         """A line that stays, above the bar if there is one."""

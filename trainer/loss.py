@@ -19,17 +19,14 @@ from torch import Tensor
 IGNORED = -100  # a target that counts for nothing (padding rows)
 
 
-def token_losses(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, chunk: int) -> Tensor:
-    """Negative log-likelihood of each target in nats, fp32 (N,); 0 where ignored. No gradient."""
-    losses_N = torch.empty(targets_N.shape, dtype=torch.float32, device=hidden_ND.device)
-    with torch.no_grad():
-        for start in range(0, len(targets_N), chunk):
-            part = slice(start, start + chunk)
-            logits_CV = (hidden_ND[part] @ weight_VD.t()).float()
-            losses_N[part] = torch.nn.functional.cross_entropy(
-                logits_CV, targets_N[part].long(), reduction="none", ignore_index=IGNORED
-            )
-    return losses_N
+def token_losses(hidden_ND: Tensor, weight_VD: Tensor, targets: Tensor, chunk: int) -> Tensor:
+    """Negative log-likelihood of each target in nats, fp32, of the shape of the N targets; 0 where ignored.
+
+    With a gradient, for losses that weigh tokens by what all of them turn out to be (trainer.post): the logits of a chunk are
+    computed once more in the backward pass, which may run once.
+    """
+    losses: Tensor = _TokenLosses.apply(hidden_ND, weight_VD, targets, chunk)  # type: ignore[no-untyped-call]
+    return losses
 
 
 def linear_cross_entropy(
@@ -57,12 +54,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         scale = torch.full((1,), 1.0 / normalizer, dtype=torch.float32, device=hidden_ND.device)  # no new code for each value
         differentiate = _compiled() if hidden_ND.is_cuda else _differentiate_eagerly
+        logits_room_CV = hidden_ND.new_empty(min(chunk, len(targets_N)), len(weight_VD))  # one for all chunks
         for start in range(0, len(targets_N), chunk):
             part = slice(start, start + chunk)
-            logits_CV = hidden_ND[part] @ weight_VD.t()
+            logits_CV = torch.mm(hidden_ND[part], weight_VD.t(), out=logits_room_CV[: len(targets_N) - start])
             loss += differentiate(logits_CV, targets_N[part], scale, z_loss)
             torch.mm(logits_CV, weight_VD, out=grad_hidden_ND[part])
             _add_product(grad_weight_VD, logits_CV.t(), hidden_ND[part])
+        del logits_CV, logits_room_CV  # the next line takes half of that room
         ctx.save_for_backward(grad_hidden_ND, grad_weight_VD.to(weight_VD.dtype))
         return loss / normalizer
 
@@ -73,7 +72,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _differentiate(logits_CV: Tensor, targets_C: Tensor, scale: Tensor, z_loss: float) -> Tensor:
-    """The sum of the losses of a chunk; in the place of its logits stands their gradient, times `scale`."""
+    """The sum of the losses of a chunk; in the place of its logits stands their gradient, times `scale`: (1,), or (C, 1)."""
     logits = logits_CV.float()
     log_z_C1 = torch.logsumexp(logits, -1, keepdim=True)
     valid_C1, index_C1 = (targets_C != IGNORED)[:, None], targets_C.long().clamp(min=0)[:, None]
@@ -96,6 +95,37 @@ def _differentiate_eagerly(logits_CV: Tensor, targets_C: Tensor, scale: Tensor, 
     gradient_CV.scatter_add_(1, index_C1, torch.full_like(target_C1, -1.0))
     logits_CV.copy_(gradient_CV.mul_(scale * valid_C1))
     return ((z_loss * log_z_C1.square() - target_C1) * valid_C1).sum()
+
+
+class _TokenLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets: Tensor, chunk: int) -> Tensor:
+        losses = torch.empty(targets.shape, dtype=torch.float32, device=hidden_ND.device)  # no view: fully_shard hooks it
+        losses_N, targets_N = losses.view(-1), targets.flatten()
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N)
+        ctx.chunk = chunk
+        for start in range(0, len(targets_N), chunk):
+            part = slice(start, start + chunk)
+            logits_CV = (hidden_ND[part] @ weight_VD.t()).float()
+            losses_N[part] = torch.nn.functional.cross_entropy(
+                logits_CV, targets_N[part].long(), reduction="none", ignore_index=IGNORED
+            )
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        hidden_ND, weight_VD, targets_N = ctx.saved_tensors
+        grad_N1 = grads[0].reshape(-1, 1)
+        grad_hidden_ND = torch.empty_like(hidden_ND)
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
+        differentiate = _compiled() if hidden_ND.is_cuda else _differentiate_eagerly
+        for start in range(0, len(targets_N), ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            logits_CV = hidden_ND[part] @ weight_VD.t()
+            differentiate(logits_CV, targets_N[part], grad_N1[part], 0.0)
+            torch.mm(logits_CV, weight_VD, out=grad_hidden_ND[part])
+            _add_product(grad_weight_VD, logits_CV.t(), hidden_ND[part])
+        return grad_hidden_ND, grad_weight_VD.to(weight_VD.dtype), None, None
 
 
 @cache

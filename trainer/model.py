@@ -7,6 +7,7 @@ B sequences, T tokens, D width, H query heads, K key-value heads, E channels of 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
-from trainer.attention import Cache, Mask, attend, document_mask, prefixes
+from trainer.attention import Cache, Mask, Place, attend, document_mask, prefixes, starts
 from trainer.config import Kernel, ModelConfig
 from trainer.experts import MixtureOfExperts
 from trainer.loss import IGNORED, linear_cross_entropy, token_losses
@@ -46,16 +47,20 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(cfg.width, kv_width, bias=False)
         self.o_proj = nn.Linear(cfg.width, cfg.width, bias=False)
 
-    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: Cache | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Mask, place: Place | None) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         heads = (*x_BTD.shape[:2], -1, self.head_size)
         q_BHTE = rotate(self.q_proj(x_BTD).view(heads), cos, sin).transpose(1, 2)
         k_BKTE = rotate(self.k_proj(x_BTD).view(heads), cos, sin).transpose(1, 2)
         v_BKTE = self.v_proj(x_BTD).view(heads).transpose(1, 2)
-        if cache is not None:
-            k_BKTE, v_BKTE = cache.extend(k_BKTE, v_BKTE)
-        out_BTD: Tensor = self.o_proj(attend(q_BHTE, k_BKTE, v_BKTE, mask).transpose(1, 2).reshape(x_BTD.shape))
+        if place is not None:
+            k_BKTE, v_BKTE = place.extend(k_BKTE, v_BKTE)
+        out_BTD: Tensor = self.o_proj(self.attend(q_BHTE, k_BKTE, v_BKTE, mask).transpose(1, 2).reshape(x_BTD.shape))
         return out_BTD
+
+    def attend(self, q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: Mask) -> Tensor:
+        """(B, H, T, E) of queries, and keys and values of S positions."""
+        return attend(q_BHTE, k_BKSE, v_BKSE, mask)
 
 
 class FeedForward(nn.Module):
@@ -84,15 +89,15 @@ class Block(nn.Module):
         self.mlp = MixtureOfExperts(cfg) if cfg.experts else FeedForward(cfg)
         self.recompute = False
 
-    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Mask, place: Place | None) -> tuple[Tensor, Tensor | None]:
         """(B, T, D) -> (B, T, D), and the load-balancing loss of experts."""
         if self.recompute and torch.is_grad_enabled():
-            out: tuple[Tensor, Tensor | None] = checkpoint(self._block, x_BTD, cos, sin, mask, cache, use_reentrant=False)
+            out: tuple[Tensor, Tensor | None] = checkpoint(self._block, x_BTD, cos, sin, mask, place, use_reentrant=False)
             return out
-        return self._block(x_BTD, cos, sin, mask, cache)
+        return self._block(x_BTD, cos, sin, mask, place)
 
-    def _block(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Mask, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, mask, cache)
+    def _block(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Mask, place: Place | None) -> tuple[Tensor, Tensor | None]:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, mask, place)
         out_BTD, balance = self.mlp(self.post_attention_layernorm(x_BTD))
         return x_BTD + out_BTD, balance
 
@@ -114,40 +119,43 @@ class Decoder(nn.Module):
         super().__init__()
         self.cfg, self.loss_chunk, self.z_loss = cfg, loss_chunk, z_loss
         self.kernel: Kernel = "auto"  # of attention within documents
+        self.positions_in_document = False  # counted in each document: only differences matter, unless something lies before it
         self.model = Trunk(cfg)
         self.lm_head = nn.Linear(cfg.width, cfg.vocab_size, bias=False)
 
-    def hidden(self, tokens_BT: Tensor, documents_BT: Tensor | None, caches: list[Cache] | None = None) -> Tensor:
+    def hidden(self, tokens_BT: Tensor, documents_BT: Tensor | None) -> Tensor:
         """States after the last norm (B, T, D). `documents_BT`: document ids, non-decreasing along T; None: one document."""
-        return self._states(tokens_BT, documents_BT, caches)[0]
+        return self._states(tokens_BT, documents_BT)[0]
 
     def _states(
-        self,
-        tokens_BT: Tensor,
-        documents_BT: Tensor | None,
-        caches: list[Cache] | None = None,
-        is_target_BT: Tensor | None = None,
+        self, tokens_BT: Tensor, documents_BT: Tensor | None, is_target_BT: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """States after the last norm, and the load-balancing loss, a mean over layers, where there are experts.
 
         `is_target_BT`: which positions have a target; with `prefix_lm`, what comes before the first one is a prefix.
         """
-        cfg, start = self.cfg, caches[0].length if caches else 0
-        positions_T = torch.arange(start, start + tokens_BT.shape[1], device=tokens_BT.device)
-        cos, sin = rotary_table(positions_T, cfg)
-        prefix_BT = None
+        cfg, prefix_BT, mask = self.cfg, None, None
         if cfg.prefix_lm and is_target_BT is not None:
             documents_BT = torch.zeros_like(tokens_BT) if documents_BT is None else documents_BT
             prefix_BT = prefixes(documents_BT, is_target_BT)
-        mask = None
         if cfg.document_mask and documents_BT is not None:
             mask = document_mask(documents_BT, self.kernel, prefix_BT)
+        positions = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+        if self.positions_in_document and documents_BT is not None:
+            positions = positions - starts(documents_BT)
+        return self._through(tokens_BT, positions, mask)
+
+    def _through(
+        self, tokens_BT: Tensor, positions: Tensor, mask: Mask, places: Sequence[Place] = ()
+    ) -> tuple[Tensor, Tensor | None]:
+        cfg = self.cfg
+        cos, sin = rotary_table(positions, cfg)
         x_BTD = self.model.embed_tokens(tokens_BT)
         if cfg.embedding_gradient != 1.0:
             x_BTD = torch.lerp(x_BTD.detach(), x_BTD, cfg.embedding_gradient)  # the same values, less of a gradient
         balances = []
         for index, block in enumerate(self.model.layers):
-            x_BTD, balance = block(x_BTD, cos, sin, mask, caches[index] if caches else None)
+            x_BTD, balance = block(x_BTD, cos, sin, mask, places[index] if places else None)
             balances.append(balance)
         normed_BTD: Tensor = self.model.norm(x_BTD)
         return normed_BTD, torch.stack(balances).mean() if cfg.experts else None
@@ -158,7 +166,7 @@ class Decoder(nn.Module):
         Load balancing is in its gradient, weighted by this batch's share of the targets, not in its value.
         """
         is_target_BT = targets_BT != IGNORED
-        hidden_BTD, balance = self._states(tokens_BT, documents_BT, None, is_target_BT)
+        hidden_BTD, balance = self._states(tokens_BT, documents_BT, is_target_BT)
         hidden_ND, targets_N = hidden_BTD.flatten(0, 1), targets_BT.flatten()
         weight_VD = self.lm_head.weight
         loss = linear_cross_entropy(hidden_ND, weight_VD, targets_N, normalizer, self.loss_chunk, self.z_loss)
@@ -168,18 +176,53 @@ class Decoder(nn.Module):
         return loss + (pull - pull.detach())
 
     def losses(self, tokens_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None) -> Tensor:
-        """Loss of each token in nats, fp32 (B, T), without gradient."""
-        hidden_ND = self._states(tokens_BT, documents_BT, None, targets_BT != IGNORED)[0].flatten(0, 1)
-        return token_losses(hidden_ND, self.lm_head.weight, targets_BT.flatten(), self.loss_chunk).view(targets_BT.shape)
+        """Loss of each token in nats, fp32 (B, T); 0 where there is no target."""
+        hidden_ND = self._states(tokens_BT, documents_BT, targets_BT != IGNORED)[0].flatten(0, 1)
+        return token_losses(hidden_ND, self.lm_head.weight, targets_BT, self.loss_chunk)
 
-    def next_logits(self, tokens_BT: Tensor, caches: list[Cache] | None = None) -> Tensor:
-        """Logits of the token after the last one, fp32 (B, V); `caches` (one a layer) hold what came before and grow.
+    def losses_with(
+        self, head: str, tokens_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`losses`, and what another head of the model, a linear layer of this name, gives at each token (B, T, outputs)."""
+        hidden_BTD = self._states(tokens_BT, documents_BT, targets_BT != IGNORED)[0]
+        losses_BT = token_losses(hidden_BTD.flatten(0, 1), self.lm_head.weight, targets_BT, self.loss_chunk)
+        return losses_BT, self.get_submodule(head)(hidden_BTD)
 
-        With `prefix_lm` the tokens that come first, all of them, are the prefix.
+    def outputs_at(self, tokens_BT: Tensor, documents_BT: Tensor | None, places_N: Tensor) -> Tensor:
+        """What the head gives at some places of the flattened rows, in fp32 (N, V): for heads that are not a vocabulary."""
+        hidden_ND = self.hidden(tokens_BT, documents_BT).flatten(0, 1)[places_N]
+        return hidden_ND.float() @ self.lm_head.weight.float().t()
+
+    def next_logits(
+        self,
+        tokens_BT: Tensor,
+        counts_B: Tensor | None = None,
+        caches: Sequence[Cache] = (),
+        held_B: Tensor | None = None,
+        extent: int = 0,
+    ) -> Tensor:
+        """Logits of the token after the last one of each row, fp32 (B, V).
+
+        `counts_B`: how many of the T tokens a row has, the rest filling it up (None: all). `caches`, one a layer, take their
+        keys and hold those of the `held_B` tokens before them (None: nothing comes before), the longest row ending within
+        `extent` positions. With `prefix_lm` the tokens that come first, all of them, are the prefix.
         """
-        comes_first = caches is None or caches[0].length == 0
-        no_target_BT = torch.zeros_like(tokens_BT, dtype=torch.bool) if comes_first else None
-        last_BD = self._states(tokens_BT, None, caches, no_target_BT)[0][:, -1]
+        rows, length = tokens_BT.shape
+        counts_B = torch.full_like(tokens_BT[:, 0], length) if counts_B is None else counts_B
+        positions_BT = torch.arange(length, device=tokens_BT.device).expand(rows, length)
+        sees_BT1 = positions_BT[..., None]
+        if held_B is not None:
+            positions_BT = positions_BT + held_B[:, None]
+            sees_BT1 = positions_BT[..., None]
+        elif self.cfg.prefix_lm:
+            sees_BT1 = sees_BT1.maximum(counts_B[:, None, None] - 1)
+        mask: Mask = None  # a first token sees what comes before it among these alone
+        if held_B is not None or self.cfg.prefix_lm:
+            keys_S = torch.arange(extent or length, device=tokens_BT.device)
+            mask = (keys_S <= sees_BT1)[:, None]
+        places = [Place(cache, positions_BT, extent or length) for cache in caches]
+        hidden_BTD = self._through(tokens_BT, positions_BT, mask, places)[0]
+        last_BD = hidden_BTD[torch.arange(rows, device=tokens_BT.device), counts_B - 1]
         logits_BV: Tensor = self.lm_head(last_BD)
         return logits_BV.float()
 

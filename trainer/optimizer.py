@@ -7,7 +7,7 @@ PyTorch's fused kernels know from mixed-precision scaling: clipping and the guar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,8 @@ def make_optimizer(model: nn.Module, cfg: OptimizerConfig) -> torch.optim.Optimi
     groups = parameter_groups(model.named_parameters(), cfg)
     if cfg.kind == "adafactor":
         return Adafactor(groups)
+    if cfg.moments == "bf16":
+        return AdamWithHalfMoments(groups, lr=0.0, betas=cfg.betas, eps=cfg.eps)
     return torch.optim.AdamW(groups, lr=0.0, betas=cfg.betas, eps=cfg.eps, fused=True)
 
 
@@ -35,6 +37,8 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], cfg: OptimizerCo
     everything = Group("")
     found: dict[tuple[Group, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
+        if not parameter.requires_grad:
+            continue
         group = next((g for g in cfg.groups if re.search(g.match, name)), everything)
         found.setdefault((group, parameter.dim() >= 2), []).append(parameter)
     if empty := [g.match for g in cfg.groups if (g, True) not in found and (g, False) not in found]:
@@ -61,8 +65,9 @@ def empty_state(optimizer: torch.optim.Optimizer, steps: int) -> None:
             if isinstance(optimizer, Adafactor):
                 optimizer.state[parameter] = empty_moments(parameter)
             else:
+                dtype = torch.bfloat16 if isinstance(optimizer, AdamWithHalfMoments) else parameter.dtype
                 done = torch.tensor(float(steps), dtype=torch.float32, device=parameter.device)
-                moments = {moment: torch.zeros_like(parameter) for moment in ("exp_avg", "exp_avg_sq")}
+                moments = {moment: torch.zeros_like(parameter, dtype=dtype) for moment in ("exp_avg", "exp_avg_sq")}
                 optimizer.state[parameter] = {"step": done} | moments
 
 
@@ -77,6 +82,44 @@ def empty_moments(parameter: nn.Parameter) -> dict[str, Tensor]:
         return {"variance": torch.zeros_like(parameter)}
     rows = torch.zeros_like(parameter.detach()[..., 0])
     return {"row_variance": rows, "column_variance": local(parameter.detach()).new_zeros(parameter.shape[-1])}
+
+
+class AdamWithHalfMoments(torch.optim.AdamW):
+    """AdamW whose moments lie in bf16: 4 bytes a parameter less. PyTorch's fused update in fp32, a piece of a tensor at a time.
+
+    They are rounded to the nearest after each step, so a step is a function of its input and a run resumes with the same bits.
+    With betas up to .99 a moment moves by more than half of what bf16 can tell apart, so none stalls (`OptimizerConfig`).
+    """
+
+    PIECE = 1 << 24  # numbers that are in fp32 at once
+    found_inf: Tensor | None = None
+    grad_scale: Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        parameters = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if any(not self.state[p] for _, p in parameters):
+            empty_state(self, 0)
+        for group, p in parameters:
+            state = self.state[p]
+            state["step"] += 1
+            tensors = (p, p.grad, state["exp_avg"], state["exp_avg_sq"])
+            for weight, gradient, *moments in zip(*(_pieces(t, self.PIECE) for t in tensors), strict=True):
+                self._update(group, state["step"], weight, gradient, moments)
+            if self.found_inf is not None:
+                state["step"] -= self.found_inf
+
+    def _update(self, group: dict[str, Any], step: Tensor, weight: Tensor, gradient: Tensor, moments: list[Tensor]) -> None:
+        full = [moment.float() for moment in moments]
+        beta1, beta2 = group["betas"]
+        torch._fused_adamw_(
+            [weight], [gradient], [full[0]], [full[1]], [], [step], lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"],
+            weight_decay=group["weight_decay"], amsgrad=False, maximize=False, grad_scale=self.grad_scale,
+            found_inf=self.found_inf,
+        )  # fmt: skip
+        for moment, value in zip(moments, full, strict=True):
+            moment.copy_(value)
 
 
 class Adafactor(torch.optim.Optimizer):
@@ -144,6 +187,12 @@ class Adafactor(torch.optim.Optimizer):
 def local(tensor: Tensor) -> Tensor:
     """This rank's part."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _pieces(tensor: Tensor, size: int) -> Sequence[Tensor]:
+    """This rank's part as vectors of `size` numbers."""
+    flat = local(tensor.detach()).view(-1)
+    return [flat[start : start + size] for start in range(0, len(flat), size)]
 
 
 def _squares(tensor: Tensor, dim: int) -> Tensor:

@@ -59,7 +59,7 @@ def parallelize(model: Decoder, mesh: DeviceMesh, cfg: Parallel) -> Decoder:
             block.compile()  # in place: a wrapper would bypass the hooks of fully_shard
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=cfg.reshard, offload_policy=offload)
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False, offload_policy=offload)
-    for method in ("losses", "next_logits"):
+    for method in ("losses", "losses_with", "outputs_at", "next_logits"):
         register_fsdp_forward_method(model, method)
     for module in model.modules():
         if isinstance(module, FSDPModule):

@@ -6,9 +6,8 @@ import time
 
 import torch
 
-from trainer.config import ModelConfig
-from trainer.data import Batch
 from trainer.log import StepLog, append
+from trainer.plan import step_flops
 from trainer.session import Session
 from trainer.step import Step, moment, seconds_between
 
@@ -31,6 +30,7 @@ class Report:
         values = {"step": step.done, "tokens": tokens, "phase": run.data.phase_name(plan), "loss": outcome.loss}
         values |= {"lr": step.rate, "grad_norm": outcome.norm, "tokens_per_second": step.tokens / outcome.seconds}
         values["data_wait_s"] = step.waited
+        values |= dict(zip(run.task.metrics, outcome.metrics, strict=True))
         if self._peak is not None:
             values["peak_share"] = step_flops(run.cfg.model, step.batch) / outcome.seconds / self._peak
             values["memory_gib"] = torch.cuda.max_memory_allocated() / GIB
@@ -40,22 +40,6 @@ class Report:
             seen = {"step": step.done, "rank": run.rank, "world": run.world, "samples": step.batch.samples}
             append(run.out / f"consumed-{run.rank}.jsonl", seen)
         return outcome.save
-
-
-def step_flops(cfg: ModelConfig, batch: Batch) -> float:
-    """Floating-point operations that the model asks of this rank in a step, forward and backward, whatever is recomputed.
-
-    Six for each weight that a token is multiplied with, so without the input embedding and the gains; attention counted
-    causally, within documents where they are masked: six for each channel of each pair of positions that see each other, twice.
-    """
-    length, samples = batch.plan.sequence_length, len(batch.samples)
-    weights = cfg.active_parameters() - cfg.vocab_size * cfg.width - (2 * cfg.layers + 1) * cfg.width
-    pairs = samples * length**2 / 2
-    if cfg.document_mask:
-        empty = sum(len(micro.inputs) for micro in batch.micro_batches) - samples  # rows that only fill up
-        pairs = sum(float(micro.cu_seqlens.diff().double().square().sum()) for micro in batch.micro_batches) / 2
-        pairs -= empty * length**2 / 2
-    return 6.0 * weights * samples * length + 12.0 * cfg.layers * cfg.width * pairs
 
 
 def peak_rate(device: torch.device, size: int = 8192, repeats: int = 20) -> float:

@@ -10,10 +10,10 @@ from torch import Tensor
 from trainer.config import LinearScaling, Llama3Scaling, ModelConfig
 
 
-def rotary_table(positions_T: Tensor, cfg: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (T, 1, E/2), fp32."""
-    angles = torch.outer(positions_T.float(), frequencies(cfg, positions_T.device))
-    return angles.cos()[:, None], angles.sin()[:, None]
+def rotary_table(positions: Tensor, cfg: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, fp32: (T, 1, E/2) of positions (T,), (B, T, 1, E/2) of positions (B, T)."""
+    angles = positions.float()[..., None, None] * frequencies(cfg, positions.device)
+    return angles.cos(), angles.sin()
 
 
 def frequencies(cfg: ModelConfig, device: torch.device) -> Tensor:

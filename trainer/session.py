@@ -6,6 +6,8 @@ import hashlib
 import json
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,21 +16,26 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from tokenizers import Tokenizer
+from torch.distributed.device_mesh import DeviceMesh
 
 from pipelines.schedule import Schedule, ScheduleError, StepPlan
 from pipelines.shards import ShardError
 from trainer import checkpoint
 from trainer.checkpoint import Commit, Identity
 from trainer.config import TrainConfig, as_dict, config_hash
-from trainer.data import Data, open_data
+from trainer.data import Data, load_batch, open_data
+from trainer.engine import Sampling
 from trainer.errors import UserError
-from trainer.evaluate import evaluate
-from trainer.generate import Sampling, continue_text
+from trainer.fp8 import check_fp8, to_fp8
+from trainer.generate import continue_text
 from trainer.log import append, read, say, truncate_after
-from trainer.model import Decoder, init_weights
+from trainer.model import Decoder
 from trainer.optimizer import make_optimizer
 from trainer.parallel import parallelize, reshard, start_processes
+from trainer.plan import in_brief, in_words, make_plan, outcome, this_device, write_plan
+from trainer.probes import make_choices, probe
 from trainer.schedules import Curve, curve
+from trainer.task import Task
 
 
 @dataclass
@@ -45,6 +52,8 @@ class Session:
     optimizer: torch.optim.Optimizer
     first_step: int
     last_step: int
+    task: Task
+    tokenizer: Tokenizer | None
 
     @property
     def rank(self) -> int:
@@ -63,9 +72,15 @@ class Session:
         return device
 
     def validate(self, sequence_length: int) -> dict[str, float]:
-        """Validation loss per source; every rank calls it."""
-        run, rows = self.cfg.run, self.cfg.parallel.micro_batch
-        return evaluate(self.model, self.data.shards, sequence_length, run.evaluate_tokens, rows, self.device)
+        """What the task measures on held-out documents, per source the loss; every rank calls it."""
+        return self.task.validate(self.cfg, self.data, self.model, sequence_length, self.device)
+
+    def probe(self, sequence_length: int) -> dict[str, float]:
+        """Share of right answers per task of trainer.probes; every rank calls it."""
+        assert self.tokenizer is not None
+        shards, rows = self.data.shards, self.cfg.parallel.micro_batch
+        asked = make_choices(self.cfg, self.tokenizer, shards, sequence_length)
+        return probe(self.model, asked, sequence_length, rows, shards.manifest.eos_id, self.device)
 
     def tokens_after(self, step: int) -> int:
         """Tokens seen after `step` steps."""
@@ -96,14 +111,16 @@ def open_session(
     schedule: Path | None = None,
     tokenizer: Path | None = None,
     steps: int | None = None,
+    task: Task = Task(),  # noqa: B008  (frozen)
 ) -> Session | None:
     """Check everything a user can get wrong, then build or resume. None: there is nothing left to do. Raises UserError."""
     data = open_data(shards, schedule)
-    _check_shards(data)
+    with _readable():
+        data.shards.check()
     last = data.schedule.total_steps if steps is None else min(steps, data.schedule.total_steps)
     rate = curve(cfg.learning_rate, data.schedule)
-    _check_sizes(cfg, data, accelerator.num_processes)
-    identity = Identity(config_hash(cfg), data.shards.manifest.fingerprint[:12], _first_step(data.schedule))
+    check_sizes(cfg, data, accelerator.num_processes)
+    identity = Identity(config_hash(cfg, task.about), data.shards.manifest.fingerprint[:12], _first_step(data.schedule))
     folder = out / "checkpoints"
     found = checkpoint.committed(folder)
     commit = checkpoint.read_commit(found[-1]) if found else None
@@ -119,47 +136,77 @@ def open_session(
         if accelerator.is_main_process:
             say(f"{out} is complete: {first} of {data.schedule.total_steps} steps. {_summary(out)}")
         return None
+    path = words or out / "tokenizer.json"
+    known = Tokenizer.from_file(str(path)) if path.is_file() else None
+    device = this_device()
+    with _readable():
+        _check_probes(cfg, data, known)
+        # others than pre-training do more than the plan knows of
+        planned = make_plan(cfg, data, accelerator.num_processes, device, out) if task.load is load_batch else None
     mesh = start_processes(accelerator.device, cfg.parallel.replicas)
     if accelerator.is_main_process:
-        _prepare_folder(out, cfg, data, identity, words, first)
+        _prepare_folder(out, cfg, data, identity, words, first, task)
         say(_opening(cfg, data, accelerator, first, last))
+        if planned is not None:
+            write_plan(out, planned)
+            say(f"plan: {in_brief(planned, device)}")
         if commit is not None and commit.identity.shards != identity.shards:
             say(_taken_down(data, commit))
     dist.barrier()
-    if cfg.run.tracker is not None:
-        options = {cfg.run.tracker: {"purge_step": first + 1}}
-        accelerator.init_trackers("tensorboard", init_kwargs=options)
-    with torch.device("meta"):
-        model = Decoder(cfg.model, cfg.parallel.loss_chunk, cfg.z_loss)
-    parallelize(model, mesh, cfg.parallel)
-    model.to_empty(device="cpu" if cfg.parallel.offload else accelerator.device)
+    accelerator.init_trackers(cfg.name, init_kwargs={"tensorboard": {"purge_step": first + 1}})
+    model = _laid_out(cfg, mesh, task, torch.device("cpu") if cfg.parallel.offload else accelerator.device)
     optimizer = make_optimizer(model, cfg.optimizer)
-    if commit is None:
-        init_weights(model, cfg.model.init_std, cfg.seed)
-    else:
+    task.begin(cfg, data, model, commit is not None)
+    if commit is not None:
         checkpoint.load(found[-1], model, optimizer, commit)
-    return Session(accelerator, cfg, data, out, identity, rate, model, optimizer, first, max(first, last))
+    return Session(accelerator, cfg, data, out, identity, rate, model, optimizer, first, max(first, last), task, known)
 
 
 def finish(run: Session) -> None:
     """Continue the recipe's prompts into samples.jsonl and say how it went. Every rank calls it."""
-    path = run.out / "tokenizer.json"
-    if path.is_file():
-        tokenizer = Tokenizer.from_file(str(path))
+    if run.tokenizer is not None:
         stop, sampling = run.data.shards.manifest.eos_id, Sampling(seed=run.cfg.seed)
         for prompt in _missing_samples(run.cfg, run.out, run.last_step):
-            text = continue_text(run.model, tokenizer, prompt.text, run.cfg.run.sample_tokens, stop, sampling, run.device)
+            text = continue_text(run.model, run.tokenizer, prompt.text, run.cfg.run.sample_tokens, stop, sampling, run.device)
             if run.rank == 0:
                 line = {"step": run.last_step, "lang": prompt.lang, "prompt": prompt.text, "continuation": text}
                 append(run.out / "samples.jsonl", line)
+                run.accelerator.log({f"sample/{prompt.lang}": prompt.text + text}, step=run.last_step)
                 say(f"sample {prompt.lang} | {prompt.text}{text}")
         reshard(run.model)
     if run.rank == 0:
+        if run.last_step > run.first_step and (compared := outcome(run.out)):
+            words = in_words(compared)
+            append(run.out / "metrics.jsonl", {"step": run.last_step, "plan": compared, "plan_in_words": words})
+            say(words)
         say(f"done: {run.last_step} of {run.data.schedule.total_steps} steps. {_summary(run.out)}")
     run.accelerator.end_training()
 
 
-def _check_sizes(cfg: TrainConfig, data: Data, world: int) -> None:
+def _laid_out(cfg: TrainConfig, mesh: DeviceMesh, task: Task, device: torch.device) -> Decoder:
+    """The model over all ranks, its weights not filled yet."""
+    with torch.device("meta"):
+        model = Decoder(cfg.model, cfg.parallel.loss_chunk, cfg.z_loss)
+    if cfg.precision == "fp8":
+        to_fp8(model)
+    task.change(model)
+    parallelize(model, mesh, cfg.parallel)
+    model.to_empty(device=device)
+    return model
+
+
+def _check_probes(cfg: TrainConfig, data: Data, tokenizer: Tokenizer | None) -> None:
+    """Ask once what will be asked, so that mistakes are told before the first step."""
+    if cfg.run.probe_every is None:
+        return
+    if tokenizer is None:
+        raise UserError("probes need the tokenizer; give --tokenizer, or --set run.probe_every=null")
+    for phase in data.schedule.config.phases:
+        make_choices(cfg, tokenizer, data.shards, phase.sequence_length)
+
+
+def check_sizes(cfg: TrainConfig, data: Data, world: int) -> None:
+    """Raise UserError where model, shards, schedule and number of processes do not go together."""
     manifest = data.shards.manifest
     if manifest.vocab_size > cfg.model.vocab_size:
         raise UserError(
@@ -168,6 +215,7 @@ def _check_sizes(cfg: TrainConfig, data: Data, world: int) -> None:
         )
     if world % cfg.parallel.replicas:
         raise UserError(f"{world} processes are not {cfg.parallel.replicas} replicas of equal size; --set parallel.replicas=1")
+    check_fp8(cfg, [phase.sequence_length for phase in data.schedule.config.phases])
     for phase in data.schedule.config.phases:
         samples = phase.batch_tokens // phase.sequence_length
         if world > samples:
@@ -176,9 +224,11 @@ def _check_sizes(cfg: TrainConfig, data: Data, world: int) -> None:
             )
 
 
-def _check_shards(data: Data) -> None:
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Where shards are read before the first step: what is wrong with them, for the user."""
     try:
-        data.shards.check()
+        yield
     except ShardError as error:
         raise UserError(f"{error}; bring the file back from a copy, or write the shards again") from error
 
@@ -219,12 +269,15 @@ def _check_run(out: Path, identity: Identity, past: list[str]) -> None:
     checkpoint.check_identity(Identity(**values), identity, out, past)
 
 
-def _prepare_folder(out: Path, cfg: TrainConfig, data: Data, identity: Identity, tokenizer: Path | None, first: int) -> None:
+def _prepare_folder(
+    out: Path, cfg: TrainConfig, data: Data, identity: Identity, tokenizer: Path | None, first: int, task: Task
+) -> None:
     manifest = data.shards.manifest
     longest = max(phase.sequence_length for phase in data.schedule.config.phases)
     about = {"shards": str(data.shards.root.resolve()), "vocab_size": manifest.vocab_size, "eos_id": manifest.eos_id}
-    about |= {"sequence_length": longest}
+    about |= {"sequence_length": task.context or longest}
     values = {"config": as_dict(cfg), "identity": vars(identity), "data": about, "parameters": cfg.model.parameters()}
+    values |= {"task": dict(task.about)} if task.about else {}
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / ".config.json.tmp").write_text(json.dumps(values, indent=1) + "\n")

@@ -29,6 +29,7 @@ class Outcome:
     loss: float
     norm: float
     save: bool
+    metrics: tuple[float, ...]  # those of the task
     seconds: float  # on the device, from the moment at which the step began
 
 
@@ -41,7 +42,7 @@ class Step:
     waited: float  # seconds for the batch
     began: Moment
     ended: Moment
-    _shared: Tensor  # loss, square of the norm, whether to save: fp32 (3,) in host memory, there once `ended` is past
+    _shared: Tensor  # loss, metrics, square of the norm, whether to save: fp32, in host memory, there once `ended` is past
     _loss: Tensor  # of this rank's samples
 
     @property
@@ -58,10 +59,10 @@ class Step:
         """Wait for the end of the step. Raises UserError, on all ranks, where it was left out by the guard."""
         if isinstance(self.ended, torch.cuda.Event):
             self.ended.synchronize()
-        loss, square, save = self._shared.tolist()
+        loss, *metrics, square, save = self._shared.tolist()
         if not math.isfinite(loss + square):
             raise UserError(self._left_out(loss, math.sqrt(square)), everywhere=True)
-        return Outcome(loss, math.sqrt(square), bool(save), seconds_between(self.began, self.ended))
+        return Outcome(loss, math.sqrt(square), bool(save), tuple(metrics), seconds_between(self.began, self.ended))
 
     def _left_out(self, loss: float, norm: float) -> str:
         mine = math.isfinite(float(self._loss)), list(self.batch.samples)
@@ -81,24 +82,23 @@ def train_step(
 ) -> Step:
     """Forward and backward over the micro-batches, then the update, all queued. `save`: what rank 0 tells the others."""
     began = moment(run.device) if began is None else began
-    total = torch.zeros((), device=run.device)
+    total = torch.zeros(1 + len(run.task.metrics), device=run.device)
     normalizer = max(batch.valid_tokens, 1)  # 0 where all of a step was taken down
     for number, micro in enumerate(batch.micro_batches, start=1):
         # alone there is nothing to send, and sums that wait would be another copy of the gradients
         run.model.set_requires_gradient_sync(run.world == 1 or number == len(batch.micro_batches))
-        micro = micro.to(run.device)
-        loss = run.model(micro.inputs, micro.targets, micro.documents, normalizer)
-        loss.backward()
-        total += loss.detach()
-    wish = torch.full_like(total, float(save and run.rank == 0))  # filled there: a copy from here would wait
-    shared = torch.stack((total, _square_of_norm(run), wish))
+        sums = run.task.objective(run.model, micro.to(run.device), normalizer)
+        torch.autograd.backward(sums[0])
+        total += sums.detach()
+    wish = torch.full_like(total[:1], float(save and run.rank == 0))  # filled there: a copy from here would wait
+    shared = torch.cat((total, _square_of_norm(run)[None], wish))
     dist.all_reduce(shared)
     set_rate(run.optimizer, rate)
-    guard(run.optimizer, shared[0], shared[1].sqrt(), run.cfg.optimizer.clip)
+    guard(run.optimizer, shared[0], shared[-2].sqrt(), run.cfg.optimizer.clip)
     run.optimizer.step()
     run.optimizer.zero_grad()
     host = shared.to("cpu", non_blocking=True)  # page-locked, where there is such a thing
-    return Step(batch, rate, waited, began, moment(run.device), host, total)
+    return Step(batch, rate, waited, began, moment(run.device), host, total[0])
 
 
 def _square_of_norm(run: Session) -> Tensor:

@@ -266,6 +266,7 @@ def _training(log: list[dict[str, Any]], colours: Mapping[str, int]) -> dict[str
         "lr": Series("", thin([(float(s["tokens"]), float(s["lr"])) for s in steps], CURVE_POINTS), "kept"),
         "speed": speed[len(speed) // 2],
         "waiting": sum(s["data_wait_s"] for s in steps),
+        "planned": next((line["plan_in_words"] for line in reversed(log) if "plan_in_words" in line), None),
     }
 
 

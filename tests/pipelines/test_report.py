@@ -142,6 +142,7 @@ def make_training(rundir: RunDir) -> None:
         lines.append({"step": step, "tokens": step * 100, "phase": phase, **values})
         if step % 20 == 0:
             lines.append({"step": step, "validation": {"web-en": 5 - step / 40, "books": 5.5 - step / 40}})
+    lines.append({"step": 40, "plan": {}, "plan_in_words": "planned tokens/s 6,000, was 5,000"})
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (rundir.training / "metrics.jsonl").write_text(text + '{"step": 41, "tok')
     samples = [
@@ -244,6 +245,10 @@ def test_inspect_names_value_bound_and_entry(run: RunDir, capsys: pytest.Capture
 
 def test_the_differences_of_a_duplicate_are_marked(page: Page, html: str) -> None:
     assert "<mark>Another line. </mark>" in html
+
+
+def test_what_training_took_is_held_against_its_plan(page: Page) -> None:
+    assert "waiting for data in all; planned tokens/s 6,000, was 5,000." in page["training"]
 
 
 def test_only_the_newest_continuation_is_shown(page: Page) -> None:

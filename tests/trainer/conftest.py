@@ -1,6 +1,7 @@
 """Tiny shards, made by the real writer: two sources of a small language with a little structure."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -21,7 +22,11 @@ from pipelines.shards import VERSION, Manifest, Shards, order_key, write_manifes
 ROOT = Path(__file__).parents[2]
 EOS, VOCAB = 0, 64
 RECIPE = """
-from trainer.config import LearningRate, ModelConfig, MultiStep, Parallel, Prompt, Run, TrainConfig
+from pathlib import Path
+
+from trainer.config import LearningRate, ModelConfig, MultiStep, Needle, Parallel, Prompt, Run, TrainConfig
+
+QUESTIONS = str(Path(__file__).with_name("questions.jsonl"))
 
 
 def tiny():
@@ -31,7 +36,9 @@ def tiny():
         learning_rate=LearningRate(peak=1e-2, warmup_steps=3, shape=MultiStep(), anneal_phase="annealing"),
         parallel=Parallel(micro_batch=3, loss_chunk=50),
         run=Run(
-            log_every=5, evaluate_every=10, evaluate_tokens=300, save_every_steps=4, log_samples=True, tracker=None,
+            log_every=5, evaluate_every=10, evaluate_tokens=300, save_every_steps=4, log_samples=True, trackers=(),
+            probe_every=10, questions=QUESTIONS, shots=2,
+            needle=Needle("w60 w61 {}", ("w7", "w9", "w11"), lengths=(0.5, 1.0), depths=(0.0, 0.5)),
             prompts=(Prompt("en", "w5 w6 w7 w8"), Prompt("zh", "w9 w14 w19")), sample_tokens=6,
         ),
     )
@@ -94,6 +101,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("recipe") / "mine.py"
     path.write_text(RECIPE)
+    asked = [(i, f"w{i + 1} w{i + 2} w{i + 3}", [f"w{(7 * i + 30) % 63 + 1}", f"w{i + 4}"]) for i in range(9)]
+    lines = [{"bench": "next", "id": i, "question": q, "choices": c, "answer": "B"} for i, q, c in asked]
+    path.with_name("questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return f"{path}:tiny"
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask
 
-from trainer.attention import BLOCK, Bounds, Cache, attend, block_mask, dense_mask, document_mask, prefixes
+from trainer.attention import BLOCK, Bounds, Cache, Place, attend, block_mask, dense_mask, document_mask, prefixes
 from trainer.config import Kernel
 
 
@@ -125,9 +125,11 @@ def test_cached_keys_give_the_same_attention_as_all_at_once() -> None:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, heads, 9, 8, generator=generator) for heads in (4, 2, 2))
     whole = attend(q, k, v, None)
-    cache, parts = Cache(9), []
+    cache, begins = Cache(2, 16), torch.tensor([[0], [3]])  # a row each: one begins at the first position, one at the fourth
+    parts = []
     for part in (slice(0, 4), slice(4, 5), slice(5, 9)):
-        parts.append(attend(q[:, :, part], *cache.extend(k[:, :, part], v[:, :, part]), None))
+        positions = begins + torch.arange(9)[part]
+        keys, values = Place(cache, positions, 16).extend(k[:, :, part], v[:, :, part])
+        sees = (torch.arange(16) <= positions[..., None]) & (torch.arange(16) >= begins[..., None])
+        parts.append(attend(q[:, :, part], keys, values, sees[:, None]))
     torch.testing.assert_close(torch.cat(parts, 2), whole)
-    with pytest.raises(ValueError, match="cannot hold 10"):
-        cache.extend(k[:, :, :1], v[:, :, :1])

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def test_a_config_cannot_change() -> None:
         ("parallel.micro_batch=2", True),
         ("parallel.replicas=2", True),
         ("run.keep=5", True),
-        ("run.tracker=null", True),
+        ("run.trackers=[]", True),
     ],
 )
 def test_the_hash_covers_what_is_learned_and_not_the_layout(setting: str, same: bool) -> None:
@@ -122,3 +123,20 @@ def test_bad_recipe_names_say_what_is_there(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=message):
             load_recipe(name)
+
+
+def test_the_page_about_the_trainer_names_what_there_is() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "trainer.md").read_text()
+    cfg = load_recipe("demo")
+    named = set(re.findall(r"\b(parallel|run|model|optimizer)\.([a-z_]+)", page)) | {
+        ("parallel", n) for n in _rows(page, "Layout")
+    }
+    assert len(named) > 15
+    assert [f"{part}.{name}" for part, name in sorted(named) if not hasattr(getattr(cfg, part), name)] == []
+    assert _rows(page, "Presets") == PRESETS
+
+
+def _rows(page: str, title: str) -> set[str]:
+    """The names in the first column of a section's table."""
+    lines = page.split(f"## {title}\n")[1].split("\n## ")[0].splitlines()
+    return {name for line in lines if line.startswith("| `") for name in re.findall(r"`([a-z0-9_]+)`", line.split("|")[1])}

@@ -17,14 +17,6 @@ def test_a_run_continues_a_prompt_from_its_checkpoint(whole_run: Path, capsys: p
     assert capsys.readouterr().out == made[0]["prompt"] + made[0]["continuation"] + "\n"
 
 
-def test_greedy_follows_the_language_that_was_learned(whole_run: Path) -> None:
-    model, _, stop = generate.load_run(whole_run)
-    greedy, device = generate.Sampling(temperature=0.0), torch.device("cpu")
-    out = generate.generate(model, [20, 21, 22, 23, 24], 3, stop, 64, greedy, device)
-    assert out == generate.generate(model, [20, 21, 22, 23, 24], 3, stop, 64, greedy, device)
-    assert all(0 < token < 64 for token in out)
-
-
 def test_a_folder_without_a_checkpoint_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert generate.main([str(tmp_path), "--prompt", "x"]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path} holds no finished checkpoint; give the --out of a training run\n"

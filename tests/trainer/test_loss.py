@@ -51,6 +51,18 @@ def test_token_losses_are_those_of_eager_and_zero_where_ignored() -> None:
         torch.testing.assert_close(linear_cross_entropy(hidden, weight, targets, 20, 6), losses.sum() / 20)
 
 
+@pytest.mark.parametrize("chunk", [1, 6, 1000])
+def test_token_losses_have_the_gradient_of_eager_whatever_each_token_weighs(chunk: int) -> None:
+    hidden, weight, targets = _inputs()
+    weights = torch.randn(N, generator=torch.Generator().manual_seed(2))
+    ours, oracle = ([hidden.clone().requires_grad_(), weight.clone().requires_grad_()] for _ in range(2))
+    (token_losses(*ours, targets, chunk) * weights).sum().square().backward()
+    expected = F.cross_entropy(oracle[0] @ oracle[1].t(), targets, ignore_index=IGNORED, reduction="none")
+    (expected * weights).sum().square().backward()
+    for mine, theirs in zip(ours, oracle, strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-4, rtol=1e-5)
+
+
 def test_weight_gradient_is_summed_in_fp32_under_bf16() -> None:
     # 4,096 equal parts of 2**-10: a bf16 sum would stall at 2**-10 * 256.
     hidden = torch.full((4096, 1), 1.0, dtype=torch.bfloat16)

@@ -2,10 +2,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from trainer import train
-from trainer.config import OptimizerConfig, Parallel, load_recipe
-from trainer.memory import lighter, state_bytes
+from trainer.config import OptimizerConfig, Parallel, load_recipe, with_settings
+from trainer.data import open_data
+from trainer.memory import GIB, lighter, memory, state_bytes, what_would_fit
 
 
 @pytest.mark.parametrize(
@@ -31,10 +33,20 @@ def test_what_takes_less_memory_is_named_the_cheapest_first(layout: Parallel, ex
     assert list(lighter(cfg)) == [f"parallel.{way}" for way in expected]
 
 
-@pytest.mark.parametrize(("kind", "bytes_each"), [("adamw", 16), ("adafactor", 8)])
-def test_the_state_takes_so_many_bytes_a_parameter(kind: str, bytes_each: int) -> None:
-    cfg = replace(load_recipe("demo"), optimizer=OptimizerConfig(kind=kind))  # type: ignore[arg-type]
-    assert state_bytes(cfg) == bytes_each * cfg.model.parameters()
+@pytest.mark.parametrize(
+    ("optimizer", "bytes_each"),
+    [(OptimizerConfig(), 16), (OptimizerConfig(moments="bf16"), 12), (OptimizerConfig(kind="adafactor"), 8)],
+)
+def test_the_state_takes_so_many_bytes_a_parameter(optimizer: OptimizerConfig, bytes_each: int) -> None:
+    cfg = replace(load_recipe("demo"), optimizer=optimizer)
+    assert state_bytes(cfg) == pytest.approx(bytes_each * cfg.model.parameters(), rel=0.01)
+
+
+def test_with_a_schedule_each_way_out_says_what_it_takes(shards: Path) -> None:
+    cfg, schedule = load_recipe("llama3"), open_data(shards).schedule
+    line = what_would_fit(cfg, torch.OutOfMemoryError("Tried to allocate 2 GiB"), schedule, world=4)
+    peak = memory(with_settings(cfg, ["parallel.micro_batch=1"]), 32, 1, 2, 4).peak / GIB
+    assert f"--set parallel.micro_batch=1 ({peak:,.1f} GiB on a rank) or --set parallel.loss_chunk=1024" in line
 
 
 def test_a_model_that_does_not_fit_is_one_line(

@@ -8,6 +8,8 @@ import torch
 from trainer.attention import attend, dense_mask, document_mask
 from trainer.config import Experts, Kernel, ModelConfig
 from trainer.experts import MixtureOfExperts
+from trainer.fp8 import to_fp8
+from trainer.loss import linear_cross_entropy
 from trainer.model import Decoder, init_weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -79,3 +81,38 @@ def test_a_compiled_block_takes_each_mask(kernel: Kernel) -> None:
         results.append([loss, *(p.grad for p in model.parameters())])
     for oracle, found in zip(*results, strict=True):
         assert torch.nn.functional.cosine_similarity(oracle.float().flatten(), found.float().flatten(), 0) > 0.99
+
+
+def test_the_loss_holds_logits_of_one_chunk_at_a_time() -> None:
+    tokens, width, vocabulary, chunk = 8192, 512, 65_536, 1024
+    hidden = torch.randn(tokens, width, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.randn(vocabulary, width, device="cuda", dtype=torch.bfloat16).mul_(0.02).requires_grad_()
+    targets = torch.randint(0, vocabulary, (tokens,), device="cuda", dtype=torch.int32)
+    for _ in range(2):  # the first compiles
+        hidden.grad = weight.grad = None
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        linear_cross_entropy(hidden, weight, targets, tokens, chunk).backward()
+    assert hidden.grad is not None
+    assert weight.grad is not None
+    above = torch.cuda.max_memory_allocated() - before - hidden.grad.nbytes - weight.grad.nbytes
+    sums = 4 * weight.numel() - weight.grad.nbytes  # in fp32, before they are rounded
+    assert above < 1.1 * (2 * chunk * vocabulary + sums)
+
+
+def test_a_compiled_block_in_8_bits() -> None:
+    results = []
+    for compiled in (False, True):
+        model = Decoder(CFG, loss_chunk=1024)
+        to_fp8(model)
+        model = model.cuda().bfloat16()
+        init_weights(model, 0.05, 0)
+        for block in model.model.layers:
+            if compiled:
+                block.compile(fullgraph=True)
+        tokens = torch.randint(0, 256, (2, 640), generator=torch.Generator().manual_seed(0)).cuda()
+        loss = model(tokens, tokens.roll(-1, 1), None, 1280.0)
+        loss.backward()
+        results.append([loss, *(p.grad for p in model.parameters())])
+    for eager, found in zip(*results, strict=True):
+        assert torch.nn.functional.cosine_similarity(eager.float().flatten(), found.float().flatten(), 0) > 0.98

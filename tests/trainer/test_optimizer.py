@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from trainer.config import Group, OptimizerConfig
 from trainer.errors import UserError
-from trainer.optimizer import Adafactor, make_optimizer, moments_of, parameter_groups, set_rate
+from trainer.optimizer import Adafactor, AdamWithHalfMoments, make_optimizer, moments_of, parameter_groups, set_rate
 from trainer.step import guard
 
 ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -58,13 +58,15 @@ def test_a_group_that_nothing_belongs_to_is_told() -> None:
         make_optimizer(_model(), OptimizerConfig(groups=(Group("lm_head"),)))
 
 
-@pytest.mark.parametrize("kind", ["adamw", "adafactor"])
+@pytest.mark.parametrize("cfg", [OptimizerConfig(), OptimizerConfig(kind="adafactor"), OptimizerConfig(moments="bf16")])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_step_that_is_no_number_changes_neither_weights_nor_moments(kind: str, bad: float, where: str, device: str) -> None:
+def test_a_step_that_is_no_number_changes_neither_weights_nor_moments(
+    cfg: OptimizerConfig, bad: float, where: str, device: str
+) -> None:
     model = _model().to(device)
-    optimizer = make_optimizer(model, OptimizerConfig(kind=kind))  # type: ignore[arg-type]
+    optimizer = make_optimizer(model, cfg)
     set_rate(optimizer, 0.1)
     for seed in range(3):
         norm = _give_gradients(model, seed)
@@ -96,6 +98,44 @@ def test_clipping_in_the_update_is_that_of_pytorch_but_for_a_rounding(scale: flo
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
         mine, reference = made[0].state[p]["exp_avg"], made[1].state[q]["exp_avg"]
         torch.testing.assert_close(mine, reference, rtol=2 * rounding, atol=0.0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_half_moments_are_those_of_pytorch_to_a_rounding_a_step(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AdamWithHalfMoments, "PIECE", 7)  # tensors in several pieces, the last a rest
+    ours = _model().to(device)
+    theirs = copy.deepcopy(ours)
+    made = [make_optimizer(model, OptimizerConfig(moments=kind)) for model, kind in ((ours, "bf16"), (theirs, "fp32"))]  # type: ignore[arg-type]
+    for seed in range(20):
+        for model, optimizer in zip((ours, theirs), made, strict=True):
+            norm = _give_gradients(model, seed)
+            guard(optimizer, torch.ones_like(norm), norm, clip=1.0)
+            set_rate(optimizer, 0.01)
+            optimizer.step()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        mine, reference = moments_of(made[0], p), moments_of(made[1], q)
+        assert {m.dtype for m in mine.values()} == {torch.bfloat16}
+        assert made[0].state[p]["step"] == 20
+        for name, moment in mine.items():  # roundings of 2 ** -9 add up over the steps that a moment remembers
+            assert (moment.float() - reference[name]).norm() < 0.01 * reference[name].norm()
+        torch.testing.assert_close(p, q, atol=2e-3, rtol=0)  # a hundredth of the way
+
+
+def test_half_moments_do_not_stall() -> None:
+    """Without a gradient they fall to nothing, as slowly as the largest betas allowed let them."""
+    model = _model()
+    optimizer = make_optimizer(model, OptimizerConfig(moments="bf16", betas=(0.99, 0.99)))
+    _give_gradients(model, 0)
+    set_rate(optimizer, 0.0)
+    optimizer.step()
+    before = _state(model, optimizer)[4:]
+    _give_gradients(model, 0, scale=0.0)
+    for _ in range(1000):
+        optimizer.step()
+    for old, new in zip(before, _state(model, optimizer)[4:], strict=True):
+        assert (new.abs() <= 1e-3 * old.abs()).all()
+    with pytest.raises(ValueError, match=r'moments "bf16" would stall'):
+        OptimizerConfig(moments="bf16", betas=(0.9, 0.999))
 
 
 def _adafactor(x: Tensor, gradients: list[Tensor], rate: float, decay: float) -> Tensor:

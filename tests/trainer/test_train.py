@@ -16,6 +16,10 @@ from pipelines.schedule import Phase, ScheduleConfig, compile_schedule, write_sc
 from pipelines.shards import read_manifest
 from trainer import train as trainer_train
 from trainer.checkpoint import committed, read_commit
+from trainer.config import load_recipe, with_settings
+from trainer.data import open_data
+from trainer.errors import UserError
+from trainer.session import check_sizes
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -44,6 +48,10 @@ def _validation(run: Path) -> dict[str, float]:
     return found
 
 
+def _probes(run: Path) -> dict[int, dict[str, float]]:
+    return {line["step"]: line["probes"] for line in _lines(run / "metrics.jsonl") if "probes" in line}
+
+
 def _error(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """The one line that a command line run in this process says on standard error."""
     assert trainer_train.main([str(a) for a in arguments]) == 1
@@ -60,6 +68,8 @@ def test_a_run_learns_and_leaves_what_the_report_reads(whole_run: Path) -> None:
     assert set(first) == {"step", "tokens", "phase", "loss", "lr", "grad_norm", "tokens_per_second", "data_wait_s"}
     assert (first["tokens"], first["phase"]) == (160, "main")
     assert set(_validation(whole_run)) == {"code", "web"}
+    needles = {f"needle {length} at {depth}" for length in (16, 32) for depth in ("0%", "50%")}
+    assert {step: set(found) for step, found in _probes(whole_run).items()} == dict.fromkeys((10, 20), needles | {"next"})
     samples = _lines(whole_run / "samples.jsonl")
     assert [(s["lang"], s["prompt"], s["step"]) for s in samples] == [("en", "w5 w6 w7 w8", 20), ("zh", "w9 w14 w19", 20)]
     assert all(len(consumed) == 5 for consumed in _consumed(whole_run).values())
@@ -93,7 +103,7 @@ def test_killed_between_checkpoints_it_sees_exactly_what_the_unbroken_run_saw(
     assert f"from step {saved + 1} to 20" in done.stdout
     assert _consumed(out) == _consumed(whole_run)
     assert _steps(out) == _steps(whole_run)  # the same layout: the same bits
-    assert _validation(out) == _validation(whole_run)
+    assert (_validation(out), _probes(out)) == (_validation(whole_run), _probes(whole_run))
     assert (out / "samples.jsonl").read_text() == (whole_run / "samples.jsonl").read_text()
 
 
@@ -105,6 +115,7 @@ def _same_as(whole_run: Path, out: Path) -> None:
     for step, values in theirs.items():
         assert ours[step] == pytest.approx(values, rel=1e-4), step
     assert _validation(out) == pytest.approx(_validation(whole_run), rel=1e-4)
+    assert _probes(out) == _probes(whole_run)
 
 
 def test_two_ranks_take_the_same_documents_and_one_goes_on(whole_run: Path, train: Any, tmp_path: Path) -> None:
@@ -214,6 +225,10 @@ def test_a_longer_budget_goes_on_from_the_plateau(
     [
         (["--set", "model.vocab_size=60"], "the shards use 64 token ids, the model has 60; --set model.vocab_size=64"),
         (["--set", "learning_rate.anneal_phase=end"], "the schedule's phases are main, annealing"),
+        (
+            ["--set", "precision=fp8", "--set", "model.feed_forward=40"],
+            "precision fp8: feed_forward of 40 is not a multiple of 16",
+        ),
         (["--data", "nowhere/shards"], "there is no shard folder 'nowhere/shards'"),
         (["--schedule", "nowhere.json"], "there is no schedule 'nowhere.json'"),
         (["--tokenizer", "nowhere.json"], "there is no tokenizer 'nowhere.json'"),
@@ -225,6 +240,21 @@ def test_mistakes_are_told_in_one_line(
 ) -> None:
     assert message in _error(capsys, recipe, "--data", shards, "--out", tmp_path / "run", *arguments)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("world", "setting", "message"),
+    [
+        (6, "parallel.replicas=1", "6 processes, but a step of phase 'main' has 5 samples; start at most 5"),
+        (4, "parallel.replicas=3", "4 processes are not 3 replicas of equal size; --set parallel.replicas=1"),
+    ],
+)
+def test_a_number_of_processes_that_does_not_divide_is_told(
+    world: int, setting: str, message: str, recipe: str, shards: Path
+) -> None:
+    cfg = with_settings(load_recipe(recipe), [setting])
+    with pytest.raises(UserError, match=message):
+        check_sizes(cfg, open_data(shards), world)
 
 
 def test_a_launched_mistake_is_one_line_too(train: Any, tmp_path: Path) -> None:
