@@ -27,7 +27,7 @@ def test_every_file_of_the_tree_exists() -> None:
 
 
 def test_every_module_stands_in_the_tree() -> None:
-    modules = {p.relative_to(ROOT) for package in ("pipelines", "trainer") for p in (ROOT / package).iterdir()}
+    modules = {p.relative_to(ROOT) for package in ("pipelines", "classifiers", "trainer") for p in (ROOT / package).iterdir()}
     shown = {str(p) + ("/" if (ROOT / p).is_dir() else "") for p in modules if p.name not in ("__init__.py", "__pycache__")}
     assert {p for p in shown if p.endswith((".py", "/"))} == {p for p in listed() if p.count("/") - p.endswith("/") == 1}
 
