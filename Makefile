@@ -6,7 +6,7 @@ OUT    ?= out/demo
 DATA   ?= examples
 export PYTHONHASHSEED ?= 0
 
-.PHONY: help demo test test-fast check notebooks bench size clean
+.PHONY: help demo test test-fast check notebooks bench prove-post prove-quality models size clean
 
 help:                ## list the verbs
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,16 @@ $(VENV)/.peers: $(VENV)/.ready
 
 bench: $(VENV)/.peers ## ratios against the peers, same input, one run (DATA=dir for larger sets): bench/RESULTS.md
 	$(PY) -m bench --data $(DATA)
+
+prove-post: $(VENV)/.ready ## what post-training changes, on a small base: OUT/report.html (DATA=dir with prose/ and post/)
+	$(PY) -m bench.prove_post --data $(DATA) --out $(OUT)
+
+prove-quality: $(VENV)/.ready ## what a small model learns from the half that the quality model keeps, and from one by chance
+	$(PY) -m bench.prove_quality --data $(DATA)
+
+models: $(VENV)/.ready ## the shipped classifiers again, from Debian packages and examples/ (needs apt-get): classifiers/models
+	$(PY) -m classifiers.data out/classifiers
+	$(PY) -m classifiers.data.ship out/classifiers
 
 bench-%: $(VENV)/.peers
 	$(PY) -m bench.$* --data $(DATA)

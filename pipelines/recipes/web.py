@@ -12,6 +12,7 @@ from pipelines.dedup.near import NearConfig, near_duplicates
 from pipelines.extract.html import ExtractConfig, extract
 from pipelines.filter.language import LanguageConfig, identify_language
 from pipelines.filter.measures import MeasureConfig, measure
+from pipelines.filter.model import ModelConfig, score_text
 from pipelines.filter.rules import decide, web_rules
 from pipelines.filter.url import UrlConfig, url_filter
 from pipelines.privacy.pii import PiiConfig, mask_pii
@@ -34,6 +35,7 @@ def web() -> Recipe:
             Stage(identify_language, LanguageConfig(keep=(), min_score=0.5)),  # a score of .5 and up is right nine times of ten
             Stage(measure, MeasureConfig()),
             Stage(decide, web_rules()),  # the published bounds drop a third of the real pages that are not English
+            Stage(score_text, ModelConfig("quality"), name="quality"),  # a column: --set quality.least=0.1 makes it a decision
             Stage(exact_duplicates, ExactConfig()),
             Stage(near_duplicates, NearConfig()),
             Stage(mask_pii, PiiConfig()),
