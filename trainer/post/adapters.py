@@ -7,7 +7,8 @@ adapter alone. Shapes: P virtual tokens, D width, K key-value heads, E channels,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -116,12 +117,14 @@ class PrefixAttention(Attention):
 
     def __init__(self, cfg: ModelConfig, tokens: int) -> None:
         super().__init__(cfg)
-        self.cfg = cfg
+        self.cfg, self.absent = cfg, False
         self.prefix_k = nn.Parameter(torch.empty(tokens, cfg.kv_heads, cfg.head_size))
         self.prefix_v = nn.Parameter(torch.empty(tokens, cfg.kv_heads, cfg.head_size))
 
     def attend(self, q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: Mask) -> Tensor:
-        """Over the prefix and what the mask lets see."""
+        """Over the prefix, unless it is `absent`, and what the mask lets see."""
+        if self.absent:
+            return super().attend(q_BHTE, k_BKSE, v_BKSE, mask)
         if isinstance(mask, (BlockMask, Bounds)):
             raise ValueError('a prefix is seen through a dense mask; set parallel.attention "dense"')
         tokens, queries, keys = len(self.prefix_k), q_BHTE.shape[2], k_BKSE.shape[2]
@@ -177,6 +180,20 @@ def inject(model: Decoder, adapter: Adapter) -> None:
                 model.model.embed_tokens = VirtualEmbedding(model.cfg, adapter)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_adapter(name))
+
+
+@contextmanager
+def base_alone(model: Decoder) -> Iterator[None]:
+    """Inside, a model that has learnt nothing yet is its base: LoRA adds nothing, virtual tokens are not asked for, and
+    a prefix is left out. (A base in 8 bits stays one.)"""
+    prefixed = [module for module in model.modules() if isinstance(module, PrefixAttention)]
+    for module in prefixed:
+        module.absent = True
+    try:
+        yield
+    finally:
+        for module in prefixed:
+            module.absent = False
 
 
 def is_adapter(name: str) -> bool:

@@ -14,6 +14,7 @@ from pipelines.shards.roles import CONTENT, TARGET
 from trainer.config import TrainConfig
 from trainer.data import Data, Row
 from trainer.model import Decoder
+from trainer.post.adapters import Lora
 from trainer.post.config import Post, reads, sources_of
 from trainer.post.losses import NEEDS_REFERENCE, Answers, Preference, kto, nll, preference, sum_by_sequence
 from trainer.post.pairs import Loader, Pairs, Reference, sequences
@@ -30,7 +31,8 @@ JUDGED = ("good", "bad")  # mean log-ratio times the share of these answers
 def dpo(cfg: Post, base: Base) -> Task:
     """The task: `cfg.preference` on the pairs of the shards, from the base's weights, which are the reference too."""
     kinds, judged = reads("dpo", cfg), cfg.preference.kind == "kto"
-    reference = Reference(base.sha256) if cfg.preference.kind in NEEDS_REFERENCE else None
+    eight_bit = isinstance(cfg.adapter, Lora) and cfg.adapter.eight_bit
+    reference = Reference(base.sha256, "int8" if eight_bit else "whole") if cfg.preference.kind in NEEDS_REFERENCE else None
     loader = Loader(shape_batch(cfg.adapter), reference, cfg.alike, judged)
     objective, names = (judged_objective, JUDGED) if judged else (pair_objective, METRICS)
 

@@ -20,6 +20,7 @@ from trainer.log import say
 from trainer.loss import IGNORED
 from trainer.model import Decoder
 from trainer.parallel import reshard
+from trainer.post.adapters import base_alone
 
 Ints = npt.NDArray[np.int64]
 NO_PAIRS: Ints = np.zeros((0, 3), np.int64)
@@ -88,15 +89,17 @@ class Reference:
     """Log-probabilities of the shards' answers under the base, computed once and kept beside the shards.
 
     A file a source and split, fp32, a number a token of its stream (0 where the token is no target): it is read by position as
-    the tokens are. The folder is named by the base's weights and by the tokens; a takedown moves none, so it stays.
+    the tokens are. The folder is named by the base's weights, how they are held, and the tokens; a takedown moves none, so it
+    stays.
     """
 
     base: str  # SHA-256 of the weights
+    held: str = "whole"  # or "int8": a base in 8 bits is another model
     files: dict[tuple[str, str], npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def folder(self, shards: Shards) -> Path:
         """Where the files lie."""
-        return shards.root.parent / "reference" / f"{self.base[:16]}-{shards.manifest.lineage[0][:16]}"
+        return shards.root.parent / "reference" / f"{self.base[:16]}-{self.held}-{shards.manifest.lineage[0][:16]}"
 
     def prepare(
         self, shards: Shards, sources: Sequence[tuple[str, str]], model: Decoder, rows: RowsOf, height: int, length: int
@@ -123,7 +126,7 @@ class Reference:
         for first in range(rank * height, len(rows) + rank * height, world * height):  # as many passes on each rank
             mine = rows[first : first + height]
             micro = pack(mine, height, length, with_roles=True).to(device)
-            with torch.no_grad():
+            with torch.no_grad(), base_alone(model):
                 log_p_BT = -model.losses(micro.inputs, micro.targets, micro.documents).cpu().numpy()
             for row, log_p_T in zip(mine, log_p_BT, strict=False):
                 done = 0

@@ -162,11 +162,34 @@ def test_the_reference_is_computed_once_for_a_base_and_its_shards(
     post_recipe: str, chat: Path, base: Path, tmp_path: Path
 ) -> None:
     assert run("dpo", post_recipe, chat, base, tmp_path / "one", more=("--steps", "1")) == 0
-    files = sorted((chat.parent / "reference").glob("*/pairs/*.f32"))
+    files = sorted((chat.parent / "reference").glob("*-whole-*/pairs/*.f32"))
     assert [path.name for path in files] == ["train.f32", "validation.f32"]
     before = [path.stat().st_mtime_ns for path in files]
     assert run("dpo", post_recipe, chat, base, tmp_path / "two", "preference.beta=0.5", more=("--steps", "1")) == 0
     assert [path.stat().st_mtime_ns for path in files] == before
+
+
+@pytest.mark.parametrize("adapter", ["Prefix(3)", "VirtualTokens(3)", "Lora(2)", "Lora(2, eight_bit=True)"])
+def test_the_reference_is_the_base_whatever_is_trained_beside_it(
+    adapter: str, post_recipe: str, chat: Path, base: Path, tmp_path: Path
+) -> None:
+    found = []
+    (tmp_path / "adapted.py").write_text(
+        RECIPE.replace("batch=10", f"batch=10, adapter={adapter}")
+        + "\nfrom trainer.post.adapters import Lora, Prefix, VirtualTokens\n"
+    )
+    for name, recipe in (("plain", post_recipe), ("adapted", f"{tmp_path / 'adapted.py'}:tiny")):
+        shutil.copytree(chat.parent, tmp_path / name, ignore=shutil.ignore_patterns("reference"))
+        assert run("dpo", recipe, tmp_path / name / chat.name, base, tmp_path / name / "run", more=("--steps", "1")) == 0
+        (folder,) = (tmp_path / name / "reference").iterdir()
+        found.append((folder.name, np.fromfile(folder / "pairs" / "train.f32", np.float32)))
+    (plain, expected), (adapted, got) = found
+    if "eight" in adapter:  # another model, and no one else's reference
+        assert adapted == plain.replace("whole", "int8")
+        assert np.abs(got - expected).max() < 0.5
+    else:
+        assert adapted == plain
+        assert np.allclose(got, expected, atol=1e-4)
 
 
 def test_bad_input_is_one_line(
