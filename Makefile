@@ -50,6 +50,7 @@ $(VENV)/.peers: $(VENV)/.ready
 bench: $(VENV)/.peers ## ratios against the peers, same input, one run (DATA=dir for larger sets): bench/RESULTS.md
 	$(PY) -m bench --data $(DATA)
 
+prove-post: OUT = out/prove
 prove-post: $(VENV)/.ready ## what post-training changes, on a small base: OUT/report.html (DATA=dir with prose/ and post/)
 	$(PY) -m bench.prove_post --data $(DATA) --out $(OUT)
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +60,17 @@ def pack(answers: list[Answer], length: int = 8, parts: int = 1, height: int = 2
 
 def test_a_prompt_ends_at_the_header_of_the_last_answer(sums: tuple[Path, Path]) -> None:
     words_of, stream = tokenizer(), Shards(sums[0]).stream("sums")
-    for span in stream.documents(0, 200)[:5]:
-        ids, codes = stream.slice(span.start, span.length), stream.roles(span.start, span.length)
+    bounds, seen = stream.bounds(0).tolist(), set()
+    for start, end in pairwise(bounds):
+        ids, codes = stream.slice(start, end - start), stream.roles(start, end - start)
         prompt = prompt_of(ids, codes, "sums", words_of)
         assert prompt is not None
         text = words_of.decode(list(prompt.tokens), skip_special_tokens=False)
         asked, answer = words_of.decode(ids.tolist(), skip_special_tokens=False).split(Template().assistant)
         assert (text, prompt.reference) == (asked + Template().assistant, answer.removesuffix("<|end|><|endoftext|>"))
         assert prompt.stop == words_of.token_to_id("<|end|>")
+        seen.add(text)
+    assert len(seen) == stream.n_documents == 40
     assert prompt_of(ids, np.zeros_like(codes), "sums", words_of) is None
 
 
