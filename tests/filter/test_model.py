@@ -3,8 +3,10 @@
 import json
 import pickle
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -128,6 +130,19 @@ def test_a_worker_with_another_model_says_so(tmp_path: Path) -> None:
     object.__setattr__(sent, "fingerprint", "0" * 64)
     with pytest.raises(UserError, match=r"is [0-9a-f]{12} here and was 000000000000 where the run began"):
         score_text(docs(), sent)
+
+
+@pytest.mark.spark
+def test_workers_score_as_the_driver_does(spark: Any) -> None:
+    cfg = ModelConfig("quality")
+
+    def scored(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield score_text(batch, cfg).select(["text", "quality"])
+
+    frame = spark.createDataFrame([(text,) for text in TEXTS], "text string").repartition(3)
+    found = {row.text: row.quality for row in frame.mapInArrow(scored, "text string, quality double").collect()}
+    assert found == dict(zip(TEXTS, score_text(docs(), cfg)["quality"].to_pylist(), strict=True))
 
 
 @pytest.mark.parametrize(
