@@ -53,6 +53,7 @@ def launch(make: Callable[[], tuple[TrainConfig, Task]], args: argparse.Namespac
     cfg: TrainConfig | None = None
     accelerator: Accelerator | None = None
     session: Session | None = None
+    task: Task | None = None
     try:
         cfg, task = make()
         # Precision is the business of `parallelize`. Without cpu=True several processes on a CPU would not form a group.
@@ -78,9 +79,11 @@ def launch(make: Callable[[], tuple[TrainConfig, Task]], args: argparse.Namespac
         sys.stderr.write(f"error: {what_would_fit(cfg, error, *known)}\n")
         return 1
     finally:
-        gc.unfreeze()  # else process groups outlive the interpreter, and their threads abort it
         if dist.is_initialized():
             dist.destroy_process_group()
+        session = task = accelerator = None
+        gc.unfreeze()
+        gc.collect()  # process groups in cycles would outlive the interpreter, and their threads abort it
     return 0
 
 
