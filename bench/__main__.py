@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.common import EXAMPLES, RESULTS, Row, cells
 
-BENCHES = ("read", "filters", "dedup", "extract", "privacy", "classifiers", "tokens", "crawl", "calibrate")
+BENCHES = ("read", "filters", "dedup", "extract", "privacy", "classifiers", "decontaminate", "tokens", "crawl", "calibrate")
 HEAD = """# Results
 
 Ours and the peers on the same input in one run, one table a benchmark. A ratio above 1 means that ours is better: faster,

@@ -125,7 +125,6 @@ def _rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
             if not isinstance(row[text], str | None):
                 raise ValueError(f"{text!r} is no string")
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"line {number} of {str(path)!r} has no {text!r} ({error}); give --text, or mend the file"
-            ) from error
+            why = "no such field" if isinstance(error, KeyError) else error
+            raise DataError(f"line {number} of {str(path)!r} has no {text!r} ({why}); give --text, or mend the file") from error
         yield row

@@ -67,7 +67,9 @@ def make(args: argparse.Namespace) -> tuple[TrainConfig, Task]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; a UserError becomes one line and exit code 1."""
-    parser = argparse.ArgumentParser(prog="python -m trainer.post", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.post", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     _loops(verbs)
     _moves(verbs)
