@@ -23,13 +23,16 @@ def shipped() -> tuple[str, ...]:
 
 
 def find(source: str | Path) -> Traversable:
-    """A folder or file by its path, else a shipped model by its name. Raises ModelError where there is neither."""
-    path = Path(source)
-    if path.is_dir() or path.is_file():
+    """A model's folder or file by its path, else a shipped model by its name; a folder `code` of programs is not in its way.
+
+    Raises ModelError where there is neither.
+    """
+    path, known = Path(source), shipped()
+    if path.is_file() or (path / HEADER).is_file() or (path.is_dir() and str(source) not in known):
         return path
-    if str(source) not in shipped():
+    if str(source) not in known:
         raise ModelError(
-            f"there is no model {str(source)!r}; give the path of one, or a shipped name: {', '.join(shipped()) or 'none'}"
+            f"there is no model {str(source)!r}; give the path of one, or a shipped name: {', '.join(known) or 'none'}"
         )
     return files("classifiers") / "models" / str(source)
 

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,13 @@ def test_a_payload_with_objects_is_refused_and_nothing_runs(data: Labelled, tmp_
 def test_a_name_that_is_not_there() -> None:
     with pytest.raises(ModelError, match="there is no model 'nowhere'; give the path of one, or a shipped name"):
         load("nowhere")
+
+
+def test_a_folder_of_something_else_does_not_hide_a_shipped_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "code").mkdir()
+    monkeypatch.chdir(tmp_path)
+    load.cache_clear()
+    assert load("code").fingerprint == load(files("classifiers") / "models" / "code").fingerprint
 
 
 @pytest.mark.parametrize("name", shipped())
