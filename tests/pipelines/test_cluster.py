@@ -91,13 +91,12 @@ class Cluster:
         self.workers.append(self._launch(f"worker-{number}", "worker.Worker", *room))
 
     def executors(self, worker: psutil.Popen) -> list[psutil.Process]:
-        """Of a worker, with the Python processes below them."""
-        return [p for p in worker.children(recursive=True) if p.is_running()] if worker.is_running() else []
+        """Of a worker, with the Python processes below them; none of one that has ended."""
+        return below(worker)
 
     def stop(self) -> None:
         """End every process, those of the executors too."""
-        below = [p for process in self.all if process.is_running() for p in process.children(recursive=True)]
-        for process in [*self.all, *below]:
+        for process in [*self.all, *(child for parent in self.all for child in below(parent))]:
             kill(process)
         for process in self.all:
             process.wait(30)
@@ -113,6 +112,14 @@ class Cluster:
             process = psutil.Popen(words, env=environment, cwd=self.folder, stdout=log, stderr=subprocess.STDOUT)
         self.all.append(process)
         return process
+
+
+def below(process: psutil.Process) -> list[psutil.Process]:
+    """The processes that it started, and theirs; none where it has ended, whether or not anybody has waited for it."""
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:  # a zombie is one too
+        return []
 
 
 def kill(process: psutil.Process) -> None:
