@@ -60,7 +60,7 @@ LOWER = ("loss", "rate")  # last words of the names of figures that should fall
 class Effort:
     """How much of everything; the defaults are for one large GPU."""
 
-    base_recipe: str = "tiny"
+    base_recipe: str = "bench/prove_base.py:base"
     epochs: int = 3  # of SFT; the others have the recipes'
     online_epochs: int = 4
     warm: float = 0.25  # share of the sums that a base must get right before PPO and GRPO begin
@@ -277,7 +277,7 @@ def prepare(args: argparse.Namespace, effort: Effort) -> Place:
         _command(["-m", "pipelines", "run", "bench/prove_recipe.py:prose", "--out", str(made / "prose")], PROSE=str(folder))
         base = made / "base"
         words = ["-m", "trainer.train", effort.base_recipe, "--data", str(made / "prose" / "shards"), "--out", str(base)]
-        _command([*words, "--set", "model.vocab_size=16384", "--set", "run.evaluate_every=200"])
+        _command(words)
     found = {}
     for name, recipe, file in (("conversations", "chat", "sft"), ("preferences", "preference", "preference")):
         found[name] = getattr(args, name)

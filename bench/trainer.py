@@ -7,6 +7,7 @@ import gc
 import hashlib
 import json
 import os
+import queue
 import re
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,30 +33,23 @@ from pipelines.shards import VERSION, Manifest, ShardFile, read_manifest, write_
 ABOUT = About(
     title="Trainer",
     compared=(
-        "Tokens a second a GPU over ten steps after five, bf16 with fp32 master weights, each contestant's cache of "
-        "compiled kernels empty at first. Ours reads shards through its loader, one step ahead of what it knows (layouts: "
-        "bench/trainer_run.py): at 1.7b documents masked, cut to 1,024 tokens, which is the floor's and the peer's work, and "
-        "once more as long as they are (1 to 10,000). The floor is a script of plain PyTorch given with --floor: random "
-        "tokens, no loader, documents of 1,024 at 1.7b; it waits for each step. transformers: LlamaForCausalLM under "
+        "Tokens a second a GPU over six steps after four, bf16 with fp32 master weights; the first on each GPU to use a "
+        "contestant's cache of compiled kernels finds it empty. What takes one GPU runs beside others where there are "
+        "several, each process on a GPU of its own. Ours reads shards through its loader, one step ahead of what it knows "
+        "(layouts: bench/trainer_run.py): at 1.7b documents masked, cut to 1,024 tokens, which is the floor's and the peer's "
+        "work, and once more as long as they are (1 to 10,000). The floor is a script of plain PyTorch given with --floor: "
+        "random tokens, no loader, documents of 1,024; it waits for each step. transformers: LlamaForCausalLM under "
         "Accelerate's FSDP2, each layer compiled, random tokens, 8,192 x 2, causal, and documents of 1,024 masked. "
         "`multipliers`: a bf16 product of 8,192 x 8,192 in the same process; `share of multipliers`: the model's FLOPs, "
         "attention counted causally within documents, over that. `loss`: its peak above weights, states and gradients. `start "
-        "to first step` counts from the start of the process."
+        "to first step` counts from the start of the process. 8b-bf16 and 1.7b-fp8 are ours alone: moments in bf16, products "
+        "in 8 bits."
     ),
     peers=("torch", "accelerate", "transformers"),
 )
 CUT = 1024  # tokens of a document where ours does the floor's work
-FLOOR = {  # by number of GPUs (or fewer), what was fastest
-    "1.7b": {1: "--shape 1.7b --attn flex --docs 1024 --seq 8192 --batch 4"},
-    "7b": {
-        1: "--shape 7b --attn sdpa --seq 4096 --batch 4 --ac full",
-        2: "--shape 7b --attn sdpa --seq 4096 --batch 2 --ac none --reshard 0",
-    },
-    "8b": {
-        1: "--shape 8b --attn sdpa --seq 4096 --batch 2 --ac full",
-        2: "--shape 8b --attn sdpa --seq 4096 --batch 8 --ac full",
-    },
-}
+BESIDE_TRANSFORMERS = {"causal": 0, "documents masked": CUT}  # tokens of those that are masked
+FLOOR = {"1.7b": "--shape 1.7b --attn flex --docs 1024 --seq 8192 --batch 4"}  # what of it is fastest
 
 
 def write_data(data: Path, folder: Path, vocabulary: int) -> dict[str, int]:
@@ -79,75 +74,114 @@ def _shard(folder: Path, source: str, words: Sequence[Any]) -> ShardFile:
     return write_shard(folder / "shards", source, "train", 0, ids, words, "uint32")
 
 
-def write_plan(folder: Path, tokens: dict[str, int], source: str, length: int, batch: int, steps: int) -> None:
+def write_plan(shards: Path, path: Path, tokens: dict[str, int], source: str, length: int, batch: int, steps: int) -> None:
     """The schedule of a run, in batches of `batch` sequences of a source."""
     phase = Phase("all", steps * batch * length, length, batch * length, {source: 1.0})
-    manifest = read_manifest(folder / "shards")
-    write_schedule(folder / "schedule.json", compile_schedule(ScheduleConfig((phase,)), tokens, manifest.fingerprint))
+    write_schedule(path, compile_schedule(ScheduleConfig((phase,)), tokens, read_manifest(shards).fingerprint))
 
 
-def launched(gpus: int, words: Sequence[str], kernels: Path) -> dict[str, Any] | None:
-    """The last line of what torchrun prints, as JSON; None, with the reason on stderr, where it failed.
+@dataclass(frozen=True)
+class Contestant:
+    """A process on each of some GPUs: what torchrun is given, and whose compiled kernels it may find."""
 
-    `kernels`: where compiled ones are kept, so that the first to use it starts without any.
-    """
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(gpus), *words]
-    env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(kernels), "TRITON_CACHE_DIR": str(kernels / "triton")}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        print(f"{shlex.join(words)} failed:\n{done.stderr[-2000:]}", file=sys.stderr)
-        return None
-    print(f"on {gpus}: {shlex.join(words)}: {lines[-1]}", file=sys.stderr)  # there even if a later one is killed
-    found: dict[str, Any] = json.loads(lines[-1])
-    return found
+    who: str
+    gpus: int
+    words: tuple[str, ...]
+
+    def run(self, folder: Path, device: int | None) -> dict[str, Any] | None:
+        """The last line of what it prints, as JSON; None, with the reason on stderr, where it failed."""
+        kernels = folder / f"{self.who}-{device or 0}"
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(self.gpus),
+            *self.words,
+        ]
+        env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(kernels), "TRITON_CACHE_DIR": str(kernels / "triton")}
+        env |= {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}  # no room is lost between tensors
+        env |= {} if device is None else {"CUDA_VISIBLE_DEVICES": str(device)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+        lines, words = [line for line in done.stdout.splitlines() if line.startswith("{")], shlex.join(self.words)
+        if done.returncode or not lines:
+            print(f"{words} failed:\n{done.stderr[-2000:]}", file=sys.stderr)
+            return None
+        print(f"on {self.gpus}: {words}: {lines[-1]}", file=sys.stderr)  # there even if a later one is killed
+        found: dict[str, Any] = json.loads(lines[-1])
+        return found
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What the contestants of a run share."""
+    """Where the texts are, and the script of plain PyTorch."""
 
     folder: Path
     tokens: dict[str, int]
-    gpus: int
     floor: Path | None
 
-    def ours(self, name: str, source: str, rows: int = 0, documents: int | None = None) -> dict[str, Any] | None:
+    def ours(self, name: str, gpus: int, source: str, rows: int = 0, documents: int | None = None) -> Contestant:
         """Ours on a source, with the layout of the shape, or `rows` at once and documents masked or not."""
         shape = SHAPES[name]
-        count, micro, _ = shape.layout(self.gpus)
-        write_plan(self.folder, self.tokens, source, shape.length, (rows or count * micro) * self.gpus, STEPS)
-        with tempfile.TemporaryDirectory(dir=self.folder) as out:
-            words = ["-m", "bench.trainer_run", "ours", name, "--shards", str(self.folder / "shards"), "--out", out]
-            more = [] if documents is None else ["--rows", str(rows), "--documents", str(documents)]
-            return launched(self.gpus, [*words, *more], self.folder / "ours")
+        count, micro, _ = shape.layout(gpus)
+        here = self.folder / "-".join(map(str, ("ours", name, gpus, source, rows, documents)))
+        here.mkdir()
+        batch = (rows or count * micro) * gpus
+        write_plan(self.folder / "shards", here / "schedule.json", self.tokens, source, shape.length, batch, STEPS)
+        words = ["ours", name, "--shards", self.folder / "shards", "--schedule", here / "schedule.json", "--out", here / "run"]
+        more = [] if documents is None else ["--rows", rows, "--documents", documents]
+        return Contestant("ours", gpus, ("-m", "bench.trainer_run", *map(str, words + more)))
 
-    def rows(self, name: str) -> list[Row]:
-        """The rows of a shape."""
-        on, found = f"{name} on {self.gpus}", list[Row]()
+    def of_shape(self, name: str, gpus: int) -> dict[str, Contestant]:
+        """Those of a shape on a number of GPUs, by what they are in its rows."""
         masked = SHAPES[name].model.document_mask
-        if mine := self.ours(name, "cut" if masked else "text"):
-            words = max((n, words) for n, words in FLOOR[name.partition("-")[0]].items() if n <= self.gpus)[1]
-            plain = self.floor and launched(self.gpus, [str(self.floor), *shlex.split(words)], self.folder / "floor")
-            found += _beside_floor(on, mine, plain)
-        if masked and (real := self.ours(name, "text")):
-            found.append(row(f"speed {on}, documents as they are", "tokens/s a GPU", real["rate"], None, None))
-        if name == "1.7b":
-            for what, documents in (("causal", 0), ("documents masked", CUT)):
-                found += self._beside_transformers(name, what, documents)
+        found = {"ours": self.ours(name, gpus, "cut" if masked else "text")}
+        if self.floor and name in FLOOR:
+            found["floor"] = Contestant("floor", gpus, (str(self.floor), *shlex.split(FLOOR[name])))
+        if masked and gpus == 1:
+            found["as they are"] = self.ours(name, gpus, "text")
+        for what, documents in BESIDE_TRANSFORMERS.items() if name == "1.7b" and gpus == 1 else ():
+            words = ("-m", "bench.trainer_run", "transformers", name, "--rows", "2", "--documents", str(documents))
+            found |= {f"ours, {what}": self.ours(name, gpus, "cut", 2, documents)}
+            found |= {f"transformers, {what}": Contestant("transformers", gpus, words)}
         return found
 
-    def _beside_transformers(self, name: str, what: str, documents: int) -> list[Row]:
-        peer_words = ["transformers", name, "--rows", "2", "--documents", str(documents)]
-        mine = self.ours(name, "cut", 2, documents)
-        peer = launched(self.gpus, ["-m", "bench.trainer_run", *peer_words], self.folder / "transformers")
-        if mine is None:
-            return []
-        label, other = f"{name} on {self.gpus}, 8,192 x 2, {what}", peer and version("transformers")
-        return [
-            row(f"speed {label}", "tokens/s a GPU", mine["rate"], peer and peer["rate"], other),
-            row(f"memory {label}", "GiB", mine["gib"], peer and peer["gib"], other, "lower"),
-        ]
+
+def run_all(contestants: Sequence[Contestant], folder: Path, devices: int) -> list[dict[str, Any] | None]:
+    """What each gives: first those on one GPU, as many at a time as there are GPUs, then one after the other."""
+    free: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for device in range(devices):
+        free.put(device)
+
+    def alone(contestant: Contestant) -> dict[str, Any] | None:
+        device = free.get()
+        try:
+            return contestant.run(folder, device)
+        finally:
+            free.put(device)
+
+    with ThreadPoolExecutor(devices) as threads:
+        small = {c: threads.submit(alone, c) for c in contestants if c.gpus == 1}
+    return [small[c].result() if c in small else c.run(folder, None) for c in contestants]
+
+
+def rows_of(name: str, gpus: int, found: dict[str, dict[str, Any] | None]) -> list[Row]:
+    """The rows of a shape on a number of GPUs."""
+    on, rows = f"{name} on {gpus}", list[Row]()
+    if mine := found["ours"]:
+        rows += _beside_floor(on, mine, found.get("floor"))
+    if real := found.get("as they are"):
+        rows.append(row(f"speed {on}, documents as they are", "tokens/s a GPU", real["rate"], None, None))
+    for what in BESIDE_TRANSFORMERS:
+        if mine := found.get(f"ours, {what}"):
+            peer, label = found.get(f"transformers, {what}"), f"{on}, 8,192 x 2, {what}"
+            other = peer and version("transformers")
+            rows += [
+                row(f"speed {label}", "tokens/s a GPU", mine["rate"], peer and peer["rate"], other),
+                row(f"memory {label}", "GiB", mine["gib"], peer and peer["gib"], other, "lower"),
+            ]
+    return rows
 
 
 def _beside_floor(on: str, mine: dict[str, Any], plain: dict[str, Any] | None) -> list[Row]:
@@ -175,17 +209,20 @@ def efficiency(rows: Sequence[Row]) -> list[Row]:
 
 
 def measure(data: Path, shapes: Sequence[str], numbers: Sequence[int], floor: Path | None) -> list[Row]:
-    """All rows: the loss alone, then each shape on each number of GPUs, and what it keeps of one GPU's speed."""
-    rows = []
+    """All rows: each shape on each number of GPUs, what it keeps of one GPU's speed, and the loss alone."""
     with tempfile.TemporaryDirectory() as temporary:
-        if held := launched(1, ["-m", "bench.trainer_run", "loss", "1.7b"], Path(temporary) / "loss"):
-            rows.append(row("memory of the loss, 32,768 tokens, vocabulary 128,256", "GiB", held["gib"], None, None, "lower"))
-        tokens = write_data(data, Path(temporary), 32_000)
+        bench = Bench(Path(temporary), write_data(data, Path(temporary), 32_000), floor)
         gc.collect()
-        for gpus in numbers:
-            bench = Bench(Path(temporary), tokens, gpus, floor)
-            rows += [r for name in shapes for r in bench.rows(name)]
-    return rows + efficiency(rows)
+        cases = {(name, gpus): bench.of_shape(name, gpus) for gpus in numbers for name in shapes}
+        loss = Contestant("loss", 1, ("-m", "bench.trainer_run", "loss", "1.7b"))
+        every = [*(contestant for case in cases.values() for contestant in case.values()), loss]
+        *found, held = run_all(every, Path(temporary), torch.cuda.device_count())
+    results = iter(found)
+    rows = [r for (name, gpus), case in cases.items() for r in rows_of(name, gpus, {what: next(results) for what in case})]
+    rows += efficiency(rows)
+    if held:
+        rows.append(row("memory of the loss, 32,768 tokens, vocabulary 128,256", "GiB", held["gib"], None, None, "lower"))
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -193,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.trainer", description=ABOUT.compared)
     parser.add_argument("--data", type=Path, default=EXAMPLES, help="folder of the texts; without it examples/")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write results to")
-    parser.add_argument("--shapes", default="1.7b,7b,8b", help=f"which of {', '.join(SHAPES)}")
+    parser.add_argument("--shapes", default="1.7b,7b,8b,8b-bf16", help=f"which of {', '.join(SHAPES)}")
     parser.add_argument("--gpus", help="numbers of GPUs to measure, e.g. 1,2; by default one, and two where there are")
     parser.add_argument("--floor", type=Path, help="a script of plain PyTorch to compare with")
     args = parser.parse_args(argv)

@@ -1,6 +1,6 @@
 """One contestant of `bench.trainer`, started by torchrun on every GPU; rank 0 prints one line of JSON.
 
-python -m torch.distributed.run --nproc-per-node N -m bench.trainer_run ours 1.7b --shards SHARDS --out OUT
+python -m torch.distributed.run --nproc-per-node N -m bench.trainer_run ours 1.7b --shards SHARDS --schedule FILE --out OUT
 python -m torch.distributed.run --nproc-per-node N -m bench.trainer_run transformers 1.7b [--documents 1024]
 python -m torch.distributed.run --nproc-per-node 1 -m bench.trainer_run loss 1.7b
 """
@@ -26,7 +26,7 @@ from accelerate import Accelerator
 
 from trainer.config import LearningRate, ModelConfig, OptimizerConfig, Parallel, Run, TrainConfig, WarmupStableDecay
 
-STEPS, COLD = 15, 5  # of a run; the first are not counted
+STEPS, COLD = 10, 4  # of a run; the first are not counted
 GIB = 2**30
 LOSS_TOKENS = 32_768
 
@@ -46,30 +46,27 @@ class Shape:
         return max((g, *rest) for g, *rest in self.layouts if g <= gpus)[1:]  # type: ignore[return-value]
 
 
-def _parallel(**more: Any) -> Parallel:
-    return Parallel(compile=True, loss_chunk=4096, **more)
+def _parallel(micro_batch: int, **more: Any) -> Parallel:
+    return Parallel(micro_batch=micro_batch, compile=True, **({"loss_chunk": 4096} | more))
 
 
 SHAPES = {  # what was fastest on one H200 of what fits; on two, what `trainer.plan` says fits without recomputation
-    "1.7b": Shape(ModelConfig(128_256, 2048, 24, 16, 8, 5632), 8192, ((1, 4, 1, _parallel(micro_batch=4)),)),
+    "1.7b": Shape(ModelConfig(128_256, 2048, 24, 16, 8, 5632), 8192, ((1, 4, 1, _parallel(4, reshard=False)),)),
     "7b": Shape(
         ModelConfig(32_000, 4096, 32, 32, 32, 11_008, document_mask=False),
         4096,
-        (
-            (1, 2, 4, _parallel(micro_batch=2, recompute="selective", kept=0.75)),
-            (2, 2, 4, _parallel(micro_batch=2, reshard=False)),
-        ),
+        ((1, 2, 4, _parallel(2, recompute="selective", kept=0.75)), (2, 2, 4, _parallel(2, reshard=False))),
     ),
     "8b": Shape(
         ModelConfig(128_256, 4096, 32, 32, 8, 14_336, document_mask=False),
         4096,
-        ((1, 2, 4, _parallel(micro_batch=2, recompute="full")), (2, 2, 4, _parallel(micro_batch=2))),
+        ((1, 4, 3, _parallel(4, recompute="full", loss_chunk=2048)), (2, 2, 4, _parallel(2))),
     ),
 }
 SHAPES["1.7b-fp8"] = replace(SHAPES["1.7b"], precision="fp8")
 SHAPES["8b-bf16"] = replace(  # moments in half the room, for activations that are kept
     SHAPES["8b"],
-    layouts=((1, 2, 4, _parallel(micro_batch=2, recompute="selective", kept=0.75)),),
+    layouts=((1, 2, 4, _parallel(2, recompute="selective", kept=0.9, loss_chunk=2048)),),
     optimizer=OptimizerConfig(moments="bf16"),
 )
 
@@ -84,7 +81,7 @@ def config(shape: Shape, gpus: int, rows: int, documents: int | None) -> TrainCo
     return TrainConfig("bench", model, rate, optimizer=shape.optimizer, precision=shape.precision, parallel=parallel, run=never)
 
 
-def ours(shape: Shape, shards: Path, out: Path, rows: int, documents: int | None) -> dict[str, Any]:
+def ours(shape: Shape, shards: Path, schedule: Path, out: Path, rows: int, documents: int | None) -> dict[str, Any]:
     """Our own loop over real shards, one step ahead of what it knows as `trainer.train` is, without what that writes."""
     from trainer.data import Prefetcher, load_batch
     from trainer.plan import step_flops
@@ -94,7 +91,7 @@ def ours(shape: Shape, shards: Path, out: Path, rows: int, documents: int | None
 
     accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
     cfg = config(shape, accelerator.num_processes, rows, documents)
-    session = open_session(accelerator, cfg, shards, out, None, None, STEPS)
+    session = open_session(accelerator, cfg, shards, out, schedule, None, STEPS)
     assert session is not None
     size = cfg.parallel.micro_batch
     batches = Prefetcher(lambda step: load_batch(session.data, step, session.rank, session.world, size), 0, STEPS)
@@ -198,13 +195,14 @@ def main() -> None:
     parser.add_argument("who", choices=("ours", "transformers", "loss"))
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("--shards", type=Path)
+    parser.add_argument("--schedule", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rows", type=int, default=0, help="of a micro-batch")
     parser.add_argument("--documents", type=int, help="length of the documents that are masked, 0 for none")
     args = parser.parse_args()
     shape = SHAPES[args.shape]
     if args.who == "ours":
-        found = ours(shape, args.shards, args.out, args.rows, args.documents)
+        found = ours(shape, args.shards, args.schedule, args.out, args.rows, args.documents)
     elif args.who == "loss":
         found = loss(shape)
     else:

@@ -3,7 +3,7 @@
 Without documents: causal SDPA. With documents the kernel is a switch (`Parallel.attention`):
 - "flex", the default on CUDA: FlexAttention with a block mask computed from the document starts by arithmetic (building it by
   evaluating the T x T mask costs 0.15 s and more);
-- "dense", the default on CPU: SDPA with a boolean T x T mask;
+- "dense", the default on CPU and for heads of fewer than 16 channels, which FlexAttention refuses: SDPA with a boolean T x T mask;
 - "varlen": one causal attention a document, on CUDA by `torch.nn.attention.varlen`. It waits for the device once a batch, to
   learn how many documents there are.
 
@@ -34,6 +34,7 @@ class Bounds(NamedTuple):
 
 Mask = Tensor | BlockMask | Bounds | None
 BLOCK = 128  # tokens of a FlexAttention block
+FLEX_CHANNELS = 16  # of a head, that FlexAttention needs at least on a GPU
 
 _compiled_flex: Callable[..., Tensor] | None = None
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
-from trainer.attention import Cache, Mask, Place, attend, document_mask, prefixes, starts
+from trainer.attention import FLEX_CHANNELS, Cache, Mask, Place, attend, document_mask, prefixes, starts
 from trainer.config import Kernel, ModelConfig
 from trainer.experts import MixtureOfExperts
 from trainer.loss import IGNORED, linear_cross_entropy, token_losses
@@ -112,6 +112,25 @@ class Trunk(nn.Module):
         self.norm = RMSNorm(cfg.width, cfg.norm_eps)
 
 
+class Head(nn.Linear):
+    """The linear layer over the vocabulary, and the losses that never hold what it gives for a batch.
+
+    Methods of its own, so that its weight is sharded by itself and its gradient summed before those of the blocks come.
+    """
+
+    def loss(self, hidden_ND: Tensor, targets_N: Tensor, normalizer: float, chunk: int, z_loss: float) -> Tensor:
+        """Sum of the losses (nats) of the valid targets over `normalizer`; fp32 scalar."""
+        return linear_cross_entropy(hidden_ND, self.weight, targets_N, normalizer, chunk, z_loss)
+
+    def losses(self, hidden_ND: Tensor, targets_BT: Tensor, chunk: int) -> Tensor:
+        """Loss of each of the N = B T tokens in nats, fp32 (B, T); 0 where there is no target."""
+        return token_losses(hidden_ND, self.weight, targets_BT, chunk)
+
+    def outputs(self, hidden_ND: Tensor) -> Tensor:
+        """What the layer gives, computed in fp32 (N, V): for few outputs that are not a vocabulary."""
+        return hidden_ND.float() @ self.weight.float().t()
+
+
 class Decoder(nn.Module):
     """The whole model. Build it on the meta device, lay it out (trainer.parallel), then `init_weights`."""
 
@@ -121,7 +140,7 @@ class Decoder(nn.Module):
         self.kernel: Kernel = "auto"  # of attention within documents
         self.positions_in_document = False  # counted in each document: only differences matter, unless something lies before it
         self.model = Trunk(cfg)
-        self.lm_head = nn.Linear(cfg.width, cfg.vocab_size, bias=False)
+        self.lm_head = Head(cfg.width, cfg.vocab_size, bias=False)
 
     def hidden(self, tokens_BT: Tensor, documents_BT: Tensor | None) -> Tensor:
         """States after the last norm (B, T, D). `documents_BT`: document ids, non-decreasing along T; None: one document."""
@@ -139,7 +158,8 @@ class Decoder(nn.Module):
             documents_BT = torch.zeros_like(tokens_BT) if documents_BT is None else documents_BT
             prefix_BT = prefixes(documents_BT, is_target_BT)
         if cfg.document_mask and documents_BT is not None:
-            mask = document_mask(documents_BT, self.kernel, prefix_BT)
+            small = self.kernel == "auto" and cfg.head_size < FLEX_CHANNELS
+            mask = document_mask(documents_BT, "dense" if small else self.kernel, prefix_BT)
         positions = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
         if self.positions_in_document and documents_BT is not None:
             positions = positions - starts(documents_BT)
@@ -168,8 +188,7 @@ class Decoder(nn.Module):
         is_target_BT = targets_BT != IGNORED
         hidden_BTD, balance = self._states(tokens_BT, documents_BT, is_target_BT)
         hidden_ND, targets_N = hidden_BTD.flatten(0, 1), targets_BT.flatten()
-        weight_VD = self.lm_head.weight
-        loss = linear_cross_entropy(hidden_ND, weight_VD, targets_N, normalizer, self.loss_chunk, self.z_loss)
+        loss = self.lm_head.loss(hidden_ND, targets_N, normalizer, self.loss_chunk, self.z_loss)
         if balance is None or self.cfg.experts is None:
             return loss
         pull = self.cfg.experts.balance * (is_target_BT.sum() / normalizer) * balance
@@ -178,20 +197,19 @@ class Decoder(nn.Module):
     def losses(self, tokens_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None) -> Tensor:
         """Loss of each token in nats, fp32 (B, T); 0 where there is no target."""
         hidden_ND = self._states(tokens_BT, documents_BT, targets_BT != IGNORED)[0].flatten(0, 1)
-        return token_losses(hidden_ND, self.lm_head.weight, targets_BT, self.loss_chunk)
+        return self.lm_head.losses(hidden_ND, targets_BT, self.loss_chunk)
 
     def losses_with(
         self, head: str, tokens_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """`losses`, and what another head of the model, a linear layer of this name, gives at each token (B, T, outputs)."""
         hidden_BTD = self._states(tokens_BT, documents_BT, targets_BT != IGNORED)[0]
-        losses_BT = token_losses(hidden_BTD.flatten(0, 1), self.lm_head.weight, targets_BT, self.loss_chunk)
+        losses_BT = self.lm_head.losses(hidden_BTD.flatten(0, 1), targets_BT, self.loss_chunk)
         return losses_BT, self.get_submodule(head)(hidden_BTD)
 
     def outputs_at(self, tokens_BT: Tensor, documents_BT: Tensor | None, places_N: Tensor) -> Tensor:
         """What the head gives at some places of the flattened rows, in fp32 (N, V): for heads that are not a vocabulary."""
-        hidden_ND = self.hidden(tokens_BT, documents_BT).flatten(0, 1)[places_N]
-        return hidden_ND.float() @ self.lm_head.weight.float().t()
+        return self.lm_head.outputs(self.hidden(tokens_BT, documents_BT).flatten(0, 1)[places_N])
 
     def next_logits(
         self,

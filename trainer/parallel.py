@@ -7,6 +7,7 @@ fp32 master weights and fp32 gradient sums; on CPU everything is fp32.
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -30,7 +31,7 @@ from trainer.model import Block, Decoder
 def start_processes(device: torch.device, replicas: int = 1) -> DeviceMesh:
     """The mesh over all ranks, in two dimensions where there are replicas; starts a group of one if the launcher has not."""
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)  # a process that no launcher started has a device without a number
     if not dist.is_initialized():
         backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
@@ -50,6 +51,7 @@ def parallelize(model: Decoder, mesh: DeviceMesh, cfg: Parallel) -> Decoder:
         param_dtype=torch.bfloat16 if gpu else torch.float32, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
     offload = CPUOffloadPolicy(pin_memory=gpu) if cfg.offload else OffloadPolicy()
+    shard = partial(fully_shard, mesh=mesh, mp_policy=policy, offload_policy=offload)
     functorch_config.activation_memory_budget = cfg.kept if cfg.recompute == "selective" else 1.0
     model.kernel = cfg.attention
     for block in model.model.layers:
@@ -57,8 +59,11 @@ def parallelize(model: Decoder, mesh: DeviceMesh, cfg: Parallel) -> Decoder:
         block.recompute = cfg.recompute == "full"
         if cfg.compile:
             block.compile()  # in place: a wrapper would bypass the hooks of fully_shard
-        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=cfg.reshard, offload_policy=offload)
-    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False, offload_policy=offload)
+        shard(block, reshard_after_forward=cfg.reshard)
+    shard(model.lm_head, reshard_after_forward=False)  # its backward pass comes next
+    shard(model, reshard_after_forward=False)
+    for method in ("loss", "losses", "outputs"):
+        register_fsdp_forward_method(model.lm_head, method)
     for method in ("losses", "losses_with", "outputs_at", "next_logits"):
         register_fsdp_forward_method(model, method)
     for module in model.modules():

@@ -1,5 +1,6 @@
 """What the trainer's benchmark feeds to GPUs, and how it lays models out on them; the speed itself needs a GPU."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]
 @pytest.mark.parametrize(("source", "longest"), [("text", 2048), ("cut", trainer.CUT)])
 def test_shards_of_documents_as_they_are_and_cut(data: tuple[Path, dict[str, int]], source: str, longest: int) -> None:
     folder, tokens = data
-    trainer.write_plan(folder, tokens, source, 2048, 4, steps=3)
-    opened = open_data(folder / "shards")
+    trainer.write_plan(folder / "shards", folder / f"{source}.json", tokens, source, 2048, 4, steps=3)
+    opened = open_data(folder / "shards", folder / f"{source}.json")
     assert opened.schedule.total_tokens == 3 * 4 * 2048
     batch = load_batch(opened, 2, 0, 1, micro_batch=2)
     assert [m.inputs.shape for m in batch.micro_batches] == [(2, 2048), (2, 2048)]
@@ -38,10 +39,10 @@ def test_our_loop_says_how_fast_it_was(
 ) -> None:
     monkeypatch.setattr("trainer.report.peak_rate", lambda device: 1e12)  # the measured one takes minutes without a GPU
     folder, tokens = data
-    trainer.write_plan(folder, tokens, "cut", 64, 2, STEPS)
+    trainer.write_plan(folder / "shards", tmp_path / "plan.json", tokens, "cut", 64, 2, STEPS)
     shape = Shape(ModelConfig(32_000, 16, 1, 2, 1, 16), 64, ((1, 2, 1, Parallel(micro_batch=2)),))
     try:
-        found = ours(shape, folder / "shards", tmp_path / "run", 0, None)
+        found = ours(shape, folder / "shards", tmp_path / "plan.json", tmp_path / "run", 0, None)
     finally:
         dist.destroy_process_group()
     assert found["rate"] == pytest.approx(128 / found["step_s"])
@@ -52,24 +53,33 @@ def test_our_loop_says_how_fast_it_was(
 def test_one_command_gives_a_row_for_all_that_must_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ours = {"rate": 2.0, "gib": 1.0, "share": 0.6, "matmul_tflops": 750.0, "first_s": 9.0, "wait": 0.0}
     plain = {"tokens_per_s_per_gpu": 1.0, "gib": 2.0, "share": 0.5, "matmul_tflops": 760}
-    asked: list[str] = []
+    asked: list[tuple[int, str]] = []
+    at_once: list[int | None] = []
 
-    def launched(gpus: int, words: list[str], kernels: Path) -> dict[str, float]:
-        asked.append(f"{gpus}: {' '.join(words)}")
-        return plain if words[0] == "floor.py" else ours
+    def run(contestant: trainer.Contestant, folder: Path, device: int | None) -> dict[str, float]:
+        assert contestant.gpus > 1 or device not in at_once, "two processes on one GPU"
+        at_once.append(device)
+        time.sleep(0.01)
+        asked.append((contestant.gpus, " ".join(contestant.words)))
+        at_once.remove(device)
+        return plain if contestant.who == "floor" else ours
 
-    monkeypatch.setattr(trainer, "launched", launched)
+    monkeypatch.setattr(trainer.Contestant, "run", run)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     rows = trainer.measure(EXAMPLES, ["1.7b", "7b", "8b"], [1, 2], Path("floor.py"))
     names = {r.name for r in rows}
     for on in (f"{shape} on {gpus}" for shape in ("1.7b", "7b", "8b") for gpus in (1, 2)):
         what = ("speed", "share of multipliers", "multipliers", "memory", "start to first step", "data wait")
         assert {f"{one} {on}" for one in what} <= names
     for what in ("causal", "documents masked"):
-        assert {f"{one} 1.7b on 2, 8,192 x 2, {what}" for one in ("speed", "memory", "efficiency")} <= names
+        assert {f"{one} 1.7b on 1, 8,192 x 2, {what}" for one in ("speed", "memory")} <= names
+    assert {f"efficiency {shape} on 2" for shape in ("1.7b", "7b", "8b")} <= names
     assert "memory of the loss, 32,768 tokens, vocabulary 128,256" in names
-    assert {r.ratio for r in rows if r.name.startswith("speed") and r.peer_name == "plain PyTorch"} == {2.0}
-    assert sum("floor.py --shape 7b" in words for words in asked) == 2
-    assert len(asked) == 1 + 2 * (2 + 1 + 4) + 2 * 2 * 2
+    beside_plain = [r for r in rows if r.name.startswith("speed") and r.peer_name == "plain PyTorch"]
+    assert {(r.name, r.ratio) for r in beside_plain} == {(f"speed {on}", 2.0) for on in ("1.7b on 1", "1.7b on 2")}
+    schedules = [words.split("--schedule ")[1].split()[0] for _, words in asked if "--schedule" in words]
+    assert len(schedules) == len(set(schedules)) == 2 * 3 + 1 + 2
+    assert [gpus for gpus, _ in asked] == sorted(gpus for gpus, _ in asked)
 
 
 def test_what_each_of_several_gpus_keeps_of_the_speed_of_one() -> None:

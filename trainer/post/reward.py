@@ -15,7 +15,7 @@ from trainer import checkpoint
 from trainer.config import TrainConfig, model_from_dict
 from trainer.data import Data
 from trainer.errors import UserError
-from trainer.model import Decoder, init_weights
+from trainer.model import Decoder, Head, init_weights
 from trainer.post import adapters
 from trainer.post.config import Post, sources_of
 from trainer.post.losses import reward_pairs
@@ -66,7 +66,7 @@ def reward(cfg: Post, base: Base) -> Task:
 
 def scalar_head(model: Decoder) -> None:
     """One output in the place of a vocabulary, on the meta device."""
-    model.lm_head = nn.Linear(model.cfg.width, 1, bias=False, device="meta")
+    model.lm_head = Head(model.cfg.width, 1, bias=False, device="meta")
 
 
 def margins(cfg: Post) -> Tensor:

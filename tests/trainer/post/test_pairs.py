@@ -10,6 +10,7 @@ import torch
 from pipelines.shards import Shards
 from pipelines.shards.roles import BETTER, EDITED, LAST, MARGINALLY
 from trainer.data import MicroBatch, pack
+from trainer.model import Head
 from trainer.post import losses
 from trainer.post.dpo import answers, judged_objective, pair_objective
 from trainer.post.losses import Preference
@@ -63,7 +64,7 @@ def test_an_edited_answer_is_better_than_the_chosen_one_and_that_than_the_reject
     grades = sorted(grade for _, _, grade in micro.pairs.tolist())
     assert grades == sorted([EDITED, EDITED, MARGINALLY, BETTER])
     model = random_model()
-    model.lm_head = torch.nn.Linear(32, 1, bias=False)
+    model.lm_head = Head(32, 1, bias=False)
     with torch.no_grad():
         better, other = pair_rewards(model, micro)
         sums = rating_sums(model, micro, 1.0).tolist()

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from pipelines.shards import Shards
 from trainer import huggingface
 from trainer.data import count_targets, pack
-from trainer.model import Decoder
+from trainer.model import Decoder, Head
 from trainer.post import losses
 from trainer.post.dpo import pair_objective
 from trainer.post.losses import Preference
@@ -168,7 +167,7 @@ def test_dpo_with_nll_where_one_pair_is_the_batch(chat: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("margin", [False, True])
 def test_reward(margin: bool, chat: Path, tmp_path: Path) -> None:
     model = random_model()
-    model.lm_head = nn.Linear(MODEL.width, 1, bias=False)
+    model.lm_head = Head(MODEL.width, 1, bias=False)
     micro, count, texts = paired(chat, None)
     table = torch.full_like(margins(SimpleNamespace(margins=())), 0.3 * margin)  # type: ignore[arg-type]
     ours = reward_objective(table, model, micro, count)[0]
