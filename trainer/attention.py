@@ -3,7 +3,8 @@
 Without documents: causal SDPA. With documents the kernel is a switch (`Parallel.attention`):
 - "flex", the default on CUDA: FlexAttention with a block mask computed from the document starts by arithmetic (building it by
   evaluating the T x T mask costs 0.15 s and more);
-- "dense", the default on CPU and for heads of fewer than 16 channels, which FlexAttention refuses: SDPA with a boolean T x T mask;
+- "dense", the default on CPU and for heads of fewer than 16 channels, which FlexAttention refuses: SDPA with a boolean
+  T x T mask;
 - "varlen": one causal attention a document, on CUDA by `torch.nn.attention.varlen`. It waits for the device once a batch, to
   learn how many documents there are.
 
