@@ -23,5 +23,5 @@ def prose() -> Recipe:
         stages=(Stage(exact_duplicates, ExactConfig()),),
         tokenizer=TokenizerConfig(vocab_size=16_384, preset="deepseek_llm", sample_bytes=32 << 20),
         shards=ShardConfig(validation_share=0.01),
-        schedule=ScheduleConfig((Phase("main", 48_000_000, 2048, 65_536, SOURCES),)),
+        schedule=ScheduleConfig((Phase("main", 48_005_120, 2048, 32_768, SOURCES),)),
     )

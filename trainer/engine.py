@@ -22,11 +22,14 @@ import torch
 from torch import Tensor
 
 from trainer.attention import Cache
+from trainer.config import ModelConfig
 from trainer.errors import UserError
 from trainer.model import Decoder
 
 EXTENT = 128  # positions that attention looks over at first
 PREFILL = 16_384  # tokens of prompts computed at once, filling included
+CACHED = {"cpu": 1 << 28, "cuda": 1 << 32}  # numbers in all rows' caches, where nobody says how many rows: 1 GiB, 8 in bf16
+ROWS = 16, 256  # at least and at most, then
 
 
 @dataclass(frozen=True)
@@ -113,14 +116,15 @@ def generate(
     device: torch.device,
     samples: int = 1,
     vocab_size: int | None = None,
-    rows: int = 16,
+    rows: int | None = None,
     look: int | None = None,
     compiled: bool = False,
 ) -> list[list[Completion]]:
     """`samples` answers to each prompt, of at most `limit` tokens, ending with one of `stops`; ids from `vocab_size` on never.
 
-    `rows` answers are under way at a time. `look`: decoding steps between two looks at what came (by default 1 on a CPU, 8 on
-    a GPU, which then need not wait). `compiled`: decoding steps as captured graphs, one for each extent of the attention.
+    `rows` answers are under way at a time, by default as many as have `CACHED` numbers of keys and values. `look`: decoding
+    steps between two looks at what came (by default 1 on a CPU, 8 on a GPU, which then need not wait). `compiled`: decoding
+    steps as captured graphs, one for each extent of the attention.
     With a sharded model every rank calls it with the same prompts and gets the same answers. Raises UserError for an empty
     prompt.
     """
@@ -129,8 +133,9 @@ def generate(
     look = look or (8 if device.type == "cuda" else 1)
     order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))  # those of a length are computed together
     todo = deque((number, sample) for number in order for sample in range(samples))
-    longest = max(map(len, prompts), default=0)
-    batch = _Batch(model, prompts, max(1, min(rows, len(todo))), longest + limit + look, sampling, device)
+    capacity = max(map(len, prompts), default=0) + limit + look
+    rows = rows or _rows(model.cfg, capacity, device)
+    batch = _Batch(model, prompts, max(1, min(rows, len(todo))), capacity, sampling, device)
     batch.vocab_size, batch.compiled = vocab_size or model.cfg.vocab_size, compiled
     done: list[list[Completion]] = [[Completion((), (), False)] * samples for _ in prompts]
     while todo or any(batch.rows):
@@ -266,6 +271,12 @@ class _Batch:
         if self._seen_BV is not None:
             self._seen_BV[rows] = self._seen_BV[rows].scatter(1, tokens_R[:, None], True)
         return tokens_R, logits_RV.log_softmax(-1).gather(1, tokens_R[:, None])[:, 0]
+
+
+def _rows(cfg: ModelConfig, capacity: int, device: torch.device) -> int:
+    """By the sizes alone, not by the memory that happens to be free: so the same answers come anywhere."""
+    least, most = ROWS
+    return max(least, min(most, CACHED[device.type] // (2 * cfg.layers * cfg.kv_heads * cfg.head_size * _extent(capacity))))
 
 
 def _extent(positions: int) -> int:

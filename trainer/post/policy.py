@@ -38,11 +38,15 @@ class Online:
     discount: float = 1.0
     trace: float = 0.95  # lambda of generalised advantage estimation
     value: float = 0.1  # weight of the value's loss, whose gradient goes through the policy's own layers
-    rows: int = 64  # answers under way at a time
+    rows: int | None = None  # answers under way at a time (trainer.engine)
     graphs: bool = False  # decoding steps as captured graphs, on a GPU
 
     def __post_init__(self) -> None:
-        if min(self.samples, self.limit, self.passes, self.parts, self.rows) < 1 or self.temperature <= 0 or self.clip <= 0:
+        if (
+            min(self.samples, self.limit, self.passes, self.parts, self.rows or 1) < 1
+            or self.temperature <= 0
+            or self.clip <= 0
+        ):
             raise ValueError("samples, limit, passes, parts and rows are at least 1, temperature and clip above 0")
 
 

@@ -38,7 +38,7 @@ def generate(
     device: torch.device,
     samples: int = 1,
     vocab_size: int | None = None,
-    rows: int = 0,
+    rows: int | None = None,
     look: int | None = None,
     compiled: bool = False,
 ) -> list[list[Completion]]:

@@ -24,9 +24,9 @@ def small_reward() -> Post:
 
 
 def small_dpo() -> Post:
-    """Two epochs at 3e-5: a greater rate pulls the answers chosen down with those rejected, whatever the NLL term."""
+    """Two epochs at 3e-5, with NLL at .5: at Llama 3's .2 a small model's answers chosen sink with those rejected."""
     rate = LearningRate(peak=3e-5, warmup_steps=10, shape=Cosine(final=0.1))
-    return Post("small_dpo", rate, batch=32, epochs=2, preference=Preference(nll=0.2), parallel=_PARALLEL, run=_RUN)
+    return Post("small_dpo", rate, batch=32, epochs=2, preference=Preference(nll=0.5), parallel=_PARALLEL, run=_RUN)
 
 
 def small_grpo() -> Post:
