@@ -149,7 +149,10 @@ class Bench:
 
 
 def run_all(contestants: Sequence[Contestant], folder: Path, devices: int) -> list[dict[str, Any] | None]:
-    """What each gives: first those on one GPU, as many at a time as there are GPUs, then one after the other."""
+    """What each gives: first those on one GPU, as many at a time as there are GPUs, then one after the other.
+
+    The last, which are the largest, begin: what is short fills the gaps.
+    """
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for device in range(devices):
         free.put(device)
@@ -162,7 +165,7 @@ def run_all(contestants: Sequence[Contestant], folder: Path, devices: int) -> li
             free.put(device)
 
     with ThreadPoolExecutor(devices) as threads:
-        small = {c: threads.submit(alone, c) for c in contestants if c.gpus == 1}
+        small = {c: threads.submit(alone, c) for c in reversed(contestants) if c.gpus == 1}
     return [small[c].result() if c in small else c.run(folder, None) for c in contestants]
 
 
