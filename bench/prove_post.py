@@ -2,8 +2,9 @@
 
 python -m bench.prove_post --data DATA --out OUT [--base RUN] [--conversations SHARDS] [--preferences SHARDS] [--set ...]
 
-What is not given is made: the base from DATA/prose, the shards from DATA/post. A stage that is finished is not done again. The
-figures fall as they fall: OUT/report.html and OUT/proof.json say of each whether it went the way it should.
+What is not given is made: the base from DATA/prose, the shards from DATA/post. A stage that is finished is not done again.
+Without a GPU there is less of everything. The figures fall as they fall: OUT/report.html and OUT/proof.json say of each whether
+it went the way it should.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Effort:
     """How much of everything; the defaults are for one large GPU."""
 
     base_recipe: str = "bench/prove_base.py:base"
+    base_steps: int = 1465  # of the schedule's
     epochs: int = 3  # of SFT; the others have the recipes'
     online_epochs: int = 4
     warm: float = 0.25  # share of the sums that a base must get right before PPO and GRPO begin
@@ -70,6 +72,9 @@ class Effort:
     samples: int = 8
     context: int = 2048
     settings: tuple[str, ...] = ()  # of all loops
+
+
+WITHOUT_GPU = Effort("bench/prove_base.py:laptop", 200, largest=9, answered=64, limit=64, samples=4, context=512)
 
 
 @dataclass(frozen=True)
@@ -277,7 +282,7 @@ def prepare(args: argparse.Namespace, effort: Effort) -> Place:
         _command(["-m", "pipelines", "run", "bench/prove_recipe.py:prose", "--out", str(made / "prose")], PROSE=str(folder))
         base = made / "base"
         words = ["-m", "trainer.train", effort.base_recipe, "--data", str(made / "prose" / "shards"), "--out", str(base)]
-        _command(words)
+        _command([*words, "--steps", str(effort.base_steps)])
     found = {}
     for name, recipe, file in (("conversations", "chat", "sft"), ("preferences", "preference", "preference")):
         found[name] = getattr(args, name)
@@ -323,12 +328,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--preferences", type=Path, metavar="SHARDS", help="of the recipe preference, the same")
     parser.add_argument("--asked", type=Path, metavar="FILE.jsonl", help="to sample from; DATA/post/sft.jsonl.gz without it")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write results to")
-    for name, value in asdict(Effort()).items():
+    usual = Effort() if torch.cuda.is_available() else WITHOUT_GPU
+    for name, value in asdict(usual).items():
         if not isinstance(value, tuple):
             parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=str(value))
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of all loops")
     args = parser.parse_args(argv)
-    chosen = {name: getattr(args, name) for name in asdict(Effort()) if name != "settings"}
+    chosen = {name: getattr(args, name) for name in asdict(usual) if name != "settings"}
     effort = Effort(**chosen, settings=tuple(args.set))
     before, start = machine(), time.perf_counter()
     try:
