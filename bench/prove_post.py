@@ -74,7 +74,7 @@ class Effort:
     settings: tuple[str, ...] = ()  # of all loops
 
 
-WITHOUT_GPU = Effort("bench/prove_base.py:laptop", 200, largest=9, answered=64, limit=64, samples=4, context=512)
+WITHOUT_GPU = Effort("bench/prove_base.py:laptop", 100, largest=9, answered=64, limit=64, samples=4, context=512)
 
 
 @dataclass(frozen=True)
