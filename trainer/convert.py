@@ -24,6 +24,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from pipelines.shards.manifest import ShardError
+from pipelines.shards.template import Template, jinja, markers
 from trainer import checkpoint, huggingface
 from trainer.checkpoint import Commit, Identity
 from trainer.config import ModelConfig, as_dict, whole_model
@@ -51,7 +53,20 @@ def export_run(run: Path, out: Path, dtype: str = "float32", file_bytes: int = F
         if tokenizer is not None:
             shutil.copyfile(run / _TOKENIZER, folder / _TOKENIZER)
             _write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer, eos_id, context))
+            if "task" in values:
+                _write_chat(folder, tokenizer, eos_id)
         _write_weights(found[-1], cfg, folder, DTYPES[dtype], file_bytes)
+
+
+def _write_chat(folder: Path, tokenizer: Tokenizer, eos_id: int) -> None:
+    """What a model that was fine-tuned is asked with, and what ends its answers, if its tokenizer has our markers."""
+    template = Template()
+    try:
+        end = markers(template, tokenizer.token_to_id).end
+    except ShardError:
+        return  # it was asked in another way, which nobody wrote down
+    (folder / "chat_template.jinja").write_text(jinja(template))
+    _write_json(folder / "generation_config.json", {"eos_token_id": [end, eos_id]})
 
 
 def _write_weights(path: Path, cfg: ModelConfig, folder: Path, dtype: torch.dtype, file_bytes: int) -> None:

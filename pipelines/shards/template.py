@@ -116,3 +116,17 @@ def render_prompt(messages: Iterable[tuple[str, str]], marks: Markers, encode: E
     """The ids of the messages so far and the header that the assistant's next turn opens with: what a model goes on from."""
     ids, _ = render((Turn(role, encode(text)) for role, text in messages), marks)
     return np.append(ids[:-1], marks.assistant)
+
+
+def jinja(template: Template) -> str:
+    """The template in the language of `transformers.PreTrainedTokenizerBase.apply_chat_template`; roles are those of ROLES.
+
+    There markers are text like any other, so a user who writes one is read as having opened a turn: `render` knows better.
+    """
+    cases = []
+    for role, (opening, _) in _TURNS.items():
+        words = "".join(getattr(template, name) for name, _ in opening)
+        cases.append(f"if message['role'] == {role!r} %}}{{{{ {words!r} + message['content'] + {template.end!r} }}}}")
+    refused = "{% else %}{{ raise_exception('no role ' + message['role']) }}{% endif %}{% endfor %}"
+    turns = "{% for message in messages %}{% " + "{% el".join(cases) + refused
+    return f"{turns}{{{{ {template.assistant!r} if add_generation_prompt else {template.eos!r} }}}}"

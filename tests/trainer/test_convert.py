@@ -2,6 +2,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import pytest
 import torch
 import torch.distributed as dist
 import transformers
+from jinja2 import TemplateError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
+from pipelines.shards.template import Template, markers, render_messages, render_prompt
 from trainer import checkpoint
 from trainer.checkpoint import Commit, Identity
 from trainer.config import Experts, LinearScaling, Llama3Scaling, ModelConfig, as_dict
@@ -132,6 +135,30 @@ def test_the_tokenizer_knows_its_special_tokens(run: Path, tmp_path: Path) -> No
     assert tokenizer.encode("<|user|>", add_special_tokens=False) == [3]
     assert len(tokenizer) == 40
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (run / "tokenizer.json").read_bytes()
+
+
+def test_a_fine_tuned_run_comes_with_its_chat_template(run: Path, tmp_path: Path) -> None:
+    tuned = tmp_path / "tuned"
+    shutil.copytree(run, tuned)
+    values = json.loads((run / "config.json").read_text())
+    (tuned / "config.json").write_text(json.dumps(values | {"task": {"kind": "sft"}}))
+    export_run(tuned, tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    marks = markers(Template(), tokenizer.convert_tokens_to_ids)
+    talk = [("system", "w9"), ("user", "w10"), ("tool_call", "w11"), ("tool", "w12"), ("assistant", "w13"), ("user", "w14")]
+    talk = [("tools", "w8"), *talk]
+    messages = [{"role": role, "content": text} for role, text in talk]
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert asked == render_prompt(talk, marks, encode).tolist()
+    assert tokenizer.apply_chat_template(messages, return_dict=False) == render_messages(talk, marks, encode)[0].tolist()
+    with pytest.raises(TemplateError, match="no role poet"):
+        tokenizer.apply_chat_template([{"role": "poet", "content": "w9"}])
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.generation_config.eos_token_id == [marks.end, marks.eos]
+
+    export_run(run, tmp_path / "base")
+    assert AutoTokenizer.from_pretrained(tmp_path / "base").chat_template is None
 
 
 def test_half_precision_is_rounded_once(run: Path, tmp_path: Path) -> None:
