@@ -38,7 +38,7 @@ from trainer.post import rejection, report, rollout
 from trainer.post.__main__ import main as post
 from trainer.post.arithmetic import problems
 from trainer.post.config import sources_of
-from trainer.post.evaluate import answer_prompts, interval, read_prompts, repetition_rate, tokenizer_of
+from trainer.post.evaluate import Words, answer_prompts, interval, read_prompts, repetition_rate, words_of
 from trainer.post.experience import Answer, Prompt
 from trainer.post.pairs import find_pairs
 from trainer.post.report import Curve, Figure, Sample
@@ -88,9 +88,9 @@ class Place:
     out: Path
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The base's."""
-        return tokenizer_of(self.base)
+    def words(self) -> Words:
+        """The base's tokenizer, and the markers of turns."""
+        return words_of(self.base)
 
 
 def loop(verb: str, effort: Effort, data: Path, base: Path, out: Path, *settings: str, reward: str = "") -> Path:
@@ -156,14 +156,14 @@ def prove_dpo(place: Place, effort: Effort) -> tuple[list[Figure], list[Sample]]
         value = float(np.mean(values)) if values else 0.0
         note = "held out, nats an answer, relative to before" if name == "chosen" else "held out, beta times the log-ratios"
         figures.append(Figure(f"DPO: {what}", 0.0, value, value > 0 if name == "margin" else value >= 0, note))
-    prompts = held_out_prompts(place.conversations, place.tokenizer, effort)
+    prompts = held_out_prompts(place.conversations, place.words.tokenizer, effort)
     before, after = (answer_prompts(model, prompts, effort.limit) for model in (sft, run))
     rates = repetition_rate(before), repetition_rate(after)
     note = f"{len(prompts)} held-out prompts, greedy, at most {effort.limit} tokens"
     figures.append(Figure("DPO: repetition rate", *rates, rates[1] < rates[0] if rates[0] else None, note))
     lengths = [float(np.mean([len(a.completion.tokens) for a in some])) for some in (before, after)]
     figures.append(Figure("DPO: tokens an answer", lengths[0], lengths[1], None, note))
-    asked = [place.tokenizer.decode(list(p.tokens)) for p in prompts]
+    asked = [place.words.tokenizer.decode(list(p.tokens)) for p in prompts]
     return figures, report.samples_of(before, after, asked)
 
 
@@ -179,7 +179,7 @@ def held_out_prompts(shards: Path, tokenizer: Tokenizer, effort: Effort) -> list
 def prove_rejection(place: Place, effort: Effort) -> list[Figure]:
     """The answers kept have a higher reward than all, and a model fine-tuned on them answers better."""
     sft, reward, here = place.out / "sft", by_model(place.out / "reward"), place.out / "rejection"
-    prompts, conversations = read_prompts(place.asked, place.tokenizer, effort.answered)
+    prompts, conversations = read_prompts(place.asked, place.words, effort.answered)
     room = [i for i, p in enumerate(prompts) if len(p.tokens) + effort.limit <= effort.context]
     answers = answer_prompts(sft, [prompts[i] for i in room], effort.limit, 1.0, effort.samples)
     rewards = list(reward(answers))
@@ -193,9 +193,9 @@ def prove_rejection(place: Place, effort: Effort) -> list[Figure]:
     turns = [[*conversations[room[c.prompt]], {"role": "assistant", "content": c.answer.text}] for c in chosen]
     shards = here / "shards"
     if not (shards / "manifest.json").is_file():
-        with_source(Shards(place.conversations), "kept", turns, place.tokenizer, shards)
+        with_source(Shards(place.conversations), "kept", turns, place.words, shards)
     run = loop("sft", effort, shards, sft, here / "sft", "epochs=1")
-    held_out = held_out_prompts(place.conversations, place.tokenizer, effort)
+    held_out = held_out_prompts(place.conversations, place.words.tokenizer, effort)
     scores = [list(reward(answer_prompts(model, held_out, effort.limit, 1.0))) for model in (sft, run)]
     before, after = (float(np.mean(some)) for some in scores)
     note = f"{len(held_out)} held-out prompts, one answer each at temperature 1"
@@ -214,7 +214,7 @@ def prove_online(place: Place, effort: Effort) -> tuple[list[Figure], list[Curve
         write_sums(shards, place.base / "tokenizer.json", effort.largest)
     base = warmed(place, effort, shards, here)
     figures, curves = list[Figure](), list[Curve]()
-    asked = held_out_prompts(shards, place.tokenizer, effort)
+    asked = held_out_prompts(shards, place.words.tokenizer, effort)
     right = {base: share_right(answer_prompts(base, asked, 16))}
     for verb in ("grpo", "ppo"):
         settings = (f"epochs={effort.online_epochs}", "online.limit=16", f"online.samples={effort.samples}", _short(effort))
@@ -238,7 +238,7 @@ def share_right(answers: Sequence[Answer]) -> float:
 
 def warmed(place: Place, effort: Effort, shards: Path, here: Path, most: int = 8) -> Path:
     """The base fine-tuned on the sums, an epoch at a time, until it gets `effort.warm` of them right: something to win."""
-    base, prompts = place.base, held_out_prompts(shards, place.tokenizer, effort)
+    base, prompts = place.base, held_out_prompts(shards, place.words.tokenizer, effort)
     for number in range(most):
         answers = answer_prompts(base, prompts, 16, 1.0)
         if share_right(answers) >= effort.warm:

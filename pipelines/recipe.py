@@ -163,7 +163,7 @@ class Recipe:
 
     @property
     def encoder(self) -> Any:
-        """The config of the stage that has encoded already, with its `tokenizer` and `eos`; None without such a stage."""
+        """The config of the stage that has encoded already (its `tokenizer`, `eos`, `template`); None without such a stage."""
         return next((stage.cfg for stage in self.stages if stage.name == self.tokenizer), None)
 
 

@@ -311,7 +311,8 @@ def make_shards(engine: Engine, folder: Path) -> None:
     plan, encoder = engine.plan, engine.plan.recipe.encoder
     info = tokenizer_info(engine.rundir.tokenizer / "tokenizer.json", encoder.eos if encoder else EOS)
     table = engine.rundir.table(plan.steps[-1]) / f"outcome={KEPT}"
-    manifest = write_shards(engine.spark, table, plan.recipe.shards, folder, info, plan.recipe.name, plan.shards)
+    template = encoder.template if encoder else None
+    manifest = write_shards(engine.spark, table, plan.recipe.shards, folder, info, plan.recipe.name, plan.shards, template)
     written = sum(f.rows for f in manifest.files)
     if written != (kept := _kept(engine)):
         raise ledger.LedgerError(f"the shards do not balance: {kept} documents were kept and {written} are in the shards")

@@ -54,19 +54,18 @@ def export_run(run: Path, out: Path, dtype: str = "float32", file_bytes: int = F
             shutil.copyfile(run / _TOKENIZER, folder / _TOKENIZER)
             _write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer, eos_id, context))
             if "task" in values:
-                _write_chat(folder, tokenizer, eos_id)
+                _write_chat(folder, tokenizer, Template(**values["data"].get("template", {})))
         _write_weights(found[-1], cfg, folder, DTYPES[dtype], file_bytes)
 
 
-def _write_chat(folder: Path, tokenizer: Tokenizer, eos_id: int) -> None:
-    """What a model that was fine-tuned is asked with, and what ends its answers, if its tokenizer has our markers."""
-    template = Template()
+def _write_chat(folder: Path, tokenizer: Tokenizer, template: Template) -> None:
+    """What a model that was fine-tuned is asked with, and what ends its answers."""
     try:
-        end = markers(template, tokenizer.token_to_id).end
+        marks = markers(template, tokenizer.token_to_id)
     except ShardError:
-        return  # it was asked in another way, which nobody wrote down
+        return  # its conversations have markers that nobody wrote down
     (folder / "chat_template.jinja").write_text(jinja(template))
-    _write_json(folder / "generation_config.json", {"eos_token_id": [end, eos_id]})
+    _write_json(folder / "generation_config.json", {"eos_token_id": [marks.end, marks.eos]})
 
 
 def _write_weights(path: Path, cfg: ModelConfig, folder: Path, dtype: torch.dtype, file_bytes: int) -> None:

@@ -276,6 +276,7 @@ def _prepare_folder(
     longest = max(phase.sequence_length for phase in data.schedule.config.phases)
     about = {"shards": str(data.shards.root.resolve()), "vocab_size": manifest.vocab_size, "eos_id": manifest.eos_id}
     about |= {"sequence_length": task.context or longest}
+    about |= {"template": dict(manifest.template)} if manifest.template else {}
     values = {"config": as_dict(cfg), "identity": vars(identity), "data": about, "parameters": cfg.model.parameters()}
     values |= {"task": dict(task.about)} if task.about else {}
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,8 @@ VERSION = 2
 MANIFEST = "manifest.json"
 ORDER, SPLIT = b"headrace-order", b"headrace-split"  # what a keyed hash is for
 GROUP = "group"  # column of a table and of provenance: what is alike in it is held out together, instead of by doc_id
-_LABELS = ("recipe", "recipe_fingerprint", "takedowns")  # not what a reader gets; the last takedown comes in by its tombstones
+# not what a reader gets; the last takedown comes in by its tombstones
+_LABELS = ("recipe", "recipe_fingerprint", "takedowns", "template")
 
 
 class ShardError(Exception):
@@ -83,6 +84,7 @@ class Manifest:
     seed: int | None = None
     orders: tuple[Order, ...] = ()
     takedowns: tuple[Takedown, ...] = ()  # oldest first; the last one's tombstones are in force
+    template: Mapping[str, str] | None = None  # of conversations: the fields of template.Template
 
     @cached_property
     def _written(self) -> str:
@@ -164,6 +166,8 @@ def _state(seed: int, purpose: bytes) -> hashlib.blake2b:
 def write_manifest(root: str | Path, manifest: Manifest) -> None:
     """Publish the shards: the manifest is written last, atomically."""
     content = {**asdict(manifest), "fingerprint": manifest.fingerprint}
+    if content["template"] is None:  # as in shards written before there were conversations
+        del content["template"]
     write_atomic(Path(root) / MANIFEST, json.dumps(content, indent=1) + "\n")
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import operator
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
 from pipelines.shards import MANIFEST, VERSION, Manifest, Order, ShardFile, write_manifest
+from pipelines.shards.template import Template
 from pipelines.tokens.encode import TokenizerInfo
 from pipelines.tokens.gather import Shard, write_from_runs
 from pipelines.tokens.place import Mark, Stream, by_hash, by_rank, find_marks
@@ -71,12 +72,14 @@ def write_shards(
     tokenizer: TokenizerInfo,
     recipe: str,
     fingerprint: str,
+    template: Template | None = None,
 ) -> Manifest:
     """Encode the Parquet files of a folder and write ROOT, manifest last; returns the manifest.
 
     The table has doc_id, source and text; its other columns go into the provenance of the shards. ROOT is a folder that the
     driver and all workers reach under one path. What an earlier, killed run left in it is removed. The driver sees one row a
-    run (`runs.RUN_BYTES`) and one a shard. Raises UserError if there are no documents, or no column to order by.
+    run (`runs.RUN_BYTES`) and one a shard. `template`: what conversations were encoded with. Raises UserError if there are no
+    documents, or no column to order by.
     """
     table, root = Path(table).absolute(), Path(root).absolute()
     schema = _schema(table, cfg.orders)
@@ -116,6 +119,7 @@ def write_shards(
         files=files,
         seed=cfg.seed,
         orders=cfg.orders,
+        template=asdict(template) if template else None,
     )
     write_manifest(root, manifest)
     return manifest

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipelines.run import make_plan, run
 from pipelines.rundir import RunDir
 from pipelines.shards import Shards
 from pipelines.shards.roles import BETTER, LAST, TARGET, sequence_grades, sequence_starts
+from pipelines.shards.template import Template
 from pipelines.shards.verify import verify
 
 Record = dict[str, Any]
@@ -108,6 +109,7 @@ def test_the_shards_hold_each_conversation_in_the_tokens_of_the_base(out: RunDir
     }
     assert found == asked | compared
     assert {f.split for f in manifest.files} == {"train", "validation"}
+    assert manifest.template == asdict(Template())  # how a model that learns from them is to be asked
 
 
 @pytest.mark.spark

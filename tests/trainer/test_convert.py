@@ -1,7 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,10 +141,11 @@ def test_a_fine_tuned_run_comes_with_its_chat_template(run: Path, tmp_path: Path
     tuned = tmp_path / "tuned"
     shutil.copytree(run, tuned)
     values = json.loads((run / "config.json").read_text())
+    values["data"]["template"] = asdict(swapped := Template(system="<|tool|>", tool="<|system|>"))
     (tuned / "config.json").write_text(json.dumps(values | {"task": {"kind": "sft"}}))
     export_run(tuned, tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    marks = markers(Template(), tokenizer.convert_tokens_to_ids)
+    marks = markers(swapped, tokenizer.convert_tokens_to_ids)
     talk = [("system", "w9"), ("user", "w10"), ("tool_call", "w11"), ("tool", "w12"), ("assistant", "w13"), ("user", "w14")]
     talk = [("tools", "w8"), *talk]
     messages = [{"role": role, "content": text} for role, text in talk]

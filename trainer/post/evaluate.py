@@ -8,9 +8,9 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,16 +28,36 @@ from trainer.post.rewards import exact_match, final_number
 from trainer.post.rollout import Reward, answer_all
 
 
-def read_prompts(path: Path, tokenizer: Tokenizer, most: int | None = None) -> tuple[list[Prompt], list[list[dict[str, str]]]]:
+class Words(NamedTuple):
+    """A tokenizer, and the ids of its markers of turns."""
+
+    tokenizer: Tokenizer
+    marks: Markers
+
+
+def words_with(path: Path, template: Mapping[str, str] | None) -> Words:
+    """A tokenizer.json with the template of conversations, ours where none is given. Raises UserError."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; copy the tokenizer.json that made the shards there")
+    tokenizer = Tokenizer.from_file(str(path))
+    try:
+        return Words(tokenizer, markers(Template(**template or {}), tokenizer.token_to_id))
+    except ShardError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def words_of(run: Path) -> Words:
+    """A run's tokenizer, and the markers of the conversations that it was trained on. Raises UserError."""
+    values = json.loads((run / "config.json").read_text()) if (run / "config.json").is_file() else {}
+    return words_with(run / "tokenizer.json", values.get("data", {}).get("template"))
+
+
+def read_prompts(path: Path, words: Words, most: int | None = None) -> tuple[list[Prompt], list[list[dict[str, str]]]]:
     """Prompts of a JSON-lines file (.gz too), and their messages: up to the last answer, which is the reference.
 
     A line has `messages`, or `prompt` (messages) with `chosen` or `completion`, or `question` and `answer`; `lang` groups them.
-    Raises UserError for another shape, or a tokenizer without the roles.
+    Raises UserError for another shape.
     """
-    try:
-        marks = markers(Template(), tokenizer.token_to_id)
-    except ShardError as error:
-        raise UserError(str(error)) from error
     prompts, conversations = list[Prompt](), list[list[dict[str, str]]]()
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
@@ -45,17 +65,9 @@ def read_prompts(path: Path, tokenizer: Tokenizer, most: int | None = None) -> t
                 break
             given, reference = _asked(json.loads(line), f"{path}, line {number}")
             if given:
-                prompts.append(_prompt(given, reference, str(json.loads(line).get("lang", "all")), tokenizer, marks))
+                prompts.append(_prompt(given, reference, str(json.loads(line).get("lang", "all")), words))
                 conversations.append(given)
     return prompts, conversations
-
-
-def tokenizer_of(run: Path) -> Tokenizer:
-    """A run's tokenizer. Raises UserError where it has none."""
-    path = run / "tokenizer.json"
-    if not path.is_file():
-        raise UserError(f"{path} is missing; copy the tokenizer.json that made the shards there")
-    return Tokenizer.from_file(str(path))
 
 
 def _asked(row: dict[str, Any], where: str) -> tuple[list[dict[str, str]], str]:
@@ -72,13 +84,13 @@ def _asked(row: dict[str, Any], where: str) -> tuple[list[dict[str, str]], str]:
     raise UserError(f"{where} has neither messages, prompt nor question, but {', '.join(row)}; give one of these")
 
 
-def _prompt(messages: list[dict[str, str]], reference: str, group: str, tokenizer: Tokenizer, marks: Markers) -> Prompt:
+def _prompt(messages: list[dict[str, str]], reference: str, group: str, words: Words) -> Prompt:
     def encode(text: str) -> list[int]:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = words.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     turns = [(m["role"], m["content"] if isinstance(m["content"], str) else json.dumps(m["content"])) for m in messages]
-    return Prompt(tuple(render_prompt(turns, marks, encode).tolist()), reference, marks.end, group)
+    return Prompt(tuple(render_prompt(turns, words.marks, encode).tolist()), reference, words.marks.end, group)
 
 
 def repeats(tokens: Sequence[int], times: int = 3, least: int = 16) -> bool:
@@ -172,7 +184,7 @@ def compare(
     runs = {"before": before or after, "after": after}
     answers, rewards, asked = dict[str, list[Answer]](), dict[str, list[float]](), list[str]()
     for name, run in runs.items():
-        some, conversations = read_prompts(prompts, tokenizer_of(run), most)
+        some, conversations = read_prompts(prompts, words_of(run), most)
         asked = ["\n\n".join(str(message["content"]) for message in messages) for messages in conversations]
         answers[name] = answer_prompts(run, some, limit, vllm=vllm)
         rewards[name] = list(reward(answers[name])) if reward else []

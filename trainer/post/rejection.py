@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.errors import UserError
-from trainer.post.evaluate import answer_prompts, read_prompts, tokenizer_of
+from trainer.post.evaluate import answer_prompts, read_prompts, words_of
 from trainer.post.experience import Answer
 from trainer.post.pairs import likeness
 from trainer.post.rollout import Reward
@@ -100,7 +100,7 @@ def reject(
     vllm: bool = False,
 ) -> dict[str, float]:
     """Answers of a run at temperature 1, judged; the best as conversations in OUT. Returns `statistics`. Raises UserError."""
-    asked, conversations = read_prompts(prompts, tokenizer_of(run), most)
+    asked, conversations = read_prompts(prompts, words_of(run), most)
     answers = answer_prompts(run, asked, limit, 1.0, samples, seed, vllm)
     rewards = list(reward(answers))
     chosen = choose(answers, rewards, samples, keep)

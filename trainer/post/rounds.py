@@ -21,16 +21,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
-from pipelines.shards import Shards, order_key, write_manifest, write_shard
-from pipelines.shards.template import Template, markers, render_messages
+from pipelines.shards import Shards, order_key, read_manifest, write_manifest, write_shard
+from pipelines.shards.template import render_messages
 from trainer.average import average
 from trainer.checkpoint import committed
 from trainer.errors import UserError
 from trainer.log import append, read, say
 from trainer.post import rejection
-from trainer.post.evaluate import answer_prompts, compare, read_prompts
+from trainer.post.evaluate import Words, answer_prompts, compare, read_prompts, words_with
 from trainer.post.experience import Prompt
 from trainer.post.rewards import by_model
 from trainer.post.rollout import Reward
@@ -72,8 +71,8 @@ class Folders:
 
 def run_rounds(cfg: Rounds, folders: Folders) -> Path:
     """All rounds; returns the best model's run. Raises UserError."""
-    tokenizer = Tokenizer.from_file(str(_tokenizer(folders)))
-    prompts, conversations = read_prompts(folders.prompts, tokenizer)
+    words = words_with(_tokenizer(folders), read_manifest(folders.data[0]).template)
+    prompts, conversations = read_prompts(folders.prompts, words)
     if len(prompts) <= cfg.held_out:
         raise UserError(
             f"{folders.prompts} has {len(prompts)} prompts, of which {cfg.held_out} are held out; set held_out lower"
@@ -90,7 +89,7 @@ def run_rounds(cfg: Rounds, folders: Folders) -> Path:
         _train("reward", cfg.reward, cfg, folders, data, folders.base, judge)
         reward = by_model(judge)
         chosen = _sample(cfg, best, reward, prompts[cfg.held_out :], conversations[cfg.held_out :], here / "rejected.jsonl")
-        shards = with_source(Shards(data), f"round-{number}", chosen, tokenizer, here / "shards")
+        shards = with_source(Shards(data), f"round-{number}", chosen, words, here / "shards")
         _train("sft", cfg.sft, cfg, folders, shards, folders.base, here / "sft")
         _train("dpo", cfg.dpo, cfg, folders, data, here / "sft", here / "dpo")
         candidates = [best, here / "sft", here / "dpo"]
@@ -128,16 +127,15 @@ def _sample(
     return [line["messages"] for line in read(path)]
 
 
-def with_source(given: Shards, source: str, conversations: Iterable[Messages], tokenizer: Tokenizer, out: Path) -> Path:
+def with_source(given: Shards, source: str, conversations: Iterable[Messages], words: Words, out: Path) -> Path:
     """Shards of what is given, by links, and one more source of conversations. Raises UserError after a takedown."""
     manifest, root = given.manifest, given.root.resolve()
     if manifest.takedowns:
         raise UserError(f"{root} has documents that were taken down; write it again without them to add a source")
-    marks, seed = markers(Template(), tokenizer.token_to_id), manifest.seed or 0
-    rows = []
+    tokenizer, seed, rows = words.tokenizer, manifest.seed or 0, []
     for messages in conversations:
         turns = [(m["role"], m["content"]) for m in messages]
-        ids, codes = render_messages(turns, marks, lambda text: tokenizer.encode(text, add_special_tokens=False).ids)
+        ids, codes = render_messages(turns, words.marks, lambda text: tokenizer.encode(text, add_special_tokens=False).ids)
         doc_id = hashlib.blake2b(ids.tobytes(), digest_size=16, person=b"rounds").digest()
         rows.append((order_key(seed, doc_id), doc_id, ids, codes))
     rows = sorted({row[1]: row for row in rows}.values(), key=lambda row: row[:2])

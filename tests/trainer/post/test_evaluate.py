@@ -1,18 +1,35 @@
 import gzip
 import importlib.util
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
+from pipelines.shards.template import Template, markers
 from trainer.engine import Completion
 from trainer.errors import UserError
 from trainer.post import report
 from trainer.post.__main__ import main
-from trainer.post.evaluate import by_group, figures_of, interval, read_prompts, repeats, repetition_rate, win_rate
+from trainer.post.evaluate import (
+    Words,
+    by_group,
+    figures_of,
+    interval,
+    read_prompts,
+    repeats,
+    repetition_rate,
+    win_rate,
+    words_of,
+)
 from trainer.post.experience import Answer, Prompt
 
 from .arithmetic_base import tokenizer
+
+
+def with_markers(words: Tokenizer) -> Words:
+    return Words(words, markers(Template(), words.token_to_id))
 
 
 def answer(tokens: list[int], ended: bool, group: str = "en", text: str = "4", reference: str = "4") -> Answer:
@@ -84,17 +101,31 @@ def test_prompts_of_the_usual_shapes(row: dict[str, object], reference: str, tmp
     with gzip.open(path, "wt") as file:
         file.write((json.dumps(row) + "\n") * 3)
     words = tokenizer()
-    prompts, conversations = read_prompts(path, words, 2)
+    prompts, conversations = read_prompts(path, with_markers(words), 2)
     assert len(prompts) == len(conversations) == 2
     assert words.decode(list(prompts[0].tokens), skip_special_tokens=False) == "<|user|>1 + 1<|end|><|assistant|>"
     assert (prompts[0].reference, prompts[0].stop) == (reference, words.token_to_id("<|end|>"))
+
+
+def test_a_run_is_asked_with_the_markers_of_its_own_conversations(tmp_path: Path) -> None:
+    words = tokenizer()
+    words.save(str(tmp_path / "tokenizer.json"))
+    values: dict[str, object] = {"data": {"template": asdict(Template(user="<|tool|>", tool="<|user|>"))}}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "1 + 1", "answer": "2"}\n')
+    (prompt,), _ = read_prompts(tmp_path / "prompts.jsonl", words_of(tmp_path))
+    assert words.decode(list(prompt.tokens), skip_special_tokens=False) == "<|tool|>1 + 1<|end|><|assistant|>"
+    values["data"] = {"template": asdict(Template(user="<|human|>"))}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"the tokenizer has no token '<\|human\|>'"):
+        words_of(tmp_path)
 
 
 def test_prompts_of_another_shape_are_told(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"text": "x"}\n')
     with pytest.raises(UserError, match="line 1 has neither messages, prompt nor question, but text"):
-        read_prompts(path, tokenizer())
+        read_prompts(path, with_markers(tokenizer()))
 
 
 def test_the_page_escapes_what_models_say_and_needs_nothing_from_elsewhere() -> None:

@@ -17,6 +17,7 @@ from pipelines.shards.template import Template
 from trainer.errors import UserError
 from trainer.log import read
 from trainer.post.__main__ import main
+from trainer.post.evaluate import words_with
 from trainer.post.rounds import Rounds, with_source
 
 from .conftest import RECIPE
@@ -52,7 +53,7 @@ def shards(chat: Path, tmp_path: Path) -> tuple[Path, Tokenizer]:
 
 
 def test_a_source_of_conversations_is_set_beside_those_there_are(shards: tuple[Path, Tokenizer], tmp_path: Path) -> None:
-    given, words = Shards(shards[0]), shards[1]
+    given, words = Shards(shards[0]), words_with(shards[0].parent / "tokenizer" / "tokenizer.json", None)
     talk = [[{"role": "user", "content": "w9 w8"}, {"role": "assistant", "content": "w8 w9"}]] * 2
     out = with_source(given, "round-1", talk, words, tmp_path / "more")
     made = Shards(out)
@@ -122,4 +123,6 @@ def test_after_a_takedown_no_source_is_added(shards: tuple[Path, Tokenizer], tmp
     given = Shards(shards[0])
     given.manifest = replace(given.manifest, takedowns=(object(),))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="taken down"):
-        with_source(given, "round-1", [], shards[1], tmp_path / "more")
+        with_source(
+            given, "round-1", [], words_with(shards[0].parent / "tokenizer" / "tokenizer.json", None), tmp_path / "more"
+        )
