@@ -236,7 +236,7 @@ def share_right(answers: Sequence[Answer]) -> float:
     return float(np.mean(exact_match(answers))) if answers else 0.0
 
 
-def warmed(place: Place, effort: Effort, shards: Path, here: Path, most: int = 8) -> Path:
+def warmed(place: Place, effort: Effort, shards: Path, here: Path, most: int = 30) -> Path:
     """The base fine-tuned on the sums, an epoch at a time, until it gets `effort.warm` of them right: something to win."""
     base, prompts = place.base, held_out_prompts(shards, place.words.tokenizer, effort)
     for number in range(most):
