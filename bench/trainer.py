@@ -91,18 +91,11 @@ class Contestant:
     def run(self, folder: Path, device: int | None) -> dict[str, Any] | None:
         """The last line of what it prints, as JSON; None, with the reason on stderr, where it failed."""
         kernels = folder / f"{self.who}-{device or 0}"
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            str(self.gpus),
-            *self.words,
-        ]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(kernels), "TRITON_CACHE_DIR": str(kernels / "triton")}
         env |= {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}  # no room is lost between tensors
         env |= {} if device is None else {"CUDA_VISIBLE_DEVICES": str(device)}
+        command = [*torchrun, "--nproc-per-node", str(self.gpus), *self.words]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
         lines, words = [line for line in done.stdout.splitlines() if line.startswith("{")], shlex.join(self.words)
         if done.returncode or not lines:

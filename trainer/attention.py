@@ -115,13 +115,15 @@ def _varlen() -> tuple[Callable[..., Tensor], dict[str, bool]]:
     return kernel, {"enable_gqa": True} if "enable_gqa" in inspect.signature(kernel).parameters else {}
 
 
-def document_mask(documents_BT: Tensor, kernel: Kernel = "auto", prefix_BT: Tensor | None = None) -> Mask:
+def document_mask(
+    documents_BT: Tensor, kernel: Kernel = "auto", prefix_BT: Tensor | None = None, channels: int = FLEX_CHANNELS
+) -> Mask:
     """Who may attend to whom, from non-decreasing document ids (B, T), for the kernel that shall run it.
 
-    `prefix_BT`: true for the first tokens of documents that see each other both ways (`prefixes`).
+    `prefix_BT`: true for the first tokens of documents that see each other both ways (`prefixes`). `channels`: of a head.
     """
     if kernel == "auto":
-        kernel = "flex" if documents_BT.is_cuda else "dense"
+        kernel = "flex" if documents_BT.is_cuda and channels >= FLEX_CHANNELS else "dense"
     if kernel == "dense":
         return dense_mask(documents_BT, prefix_BT)
     if kernel == "flex":

@@ -28,7 +28,7 @@ from trainer.model import Decoder
 
 EXTENT = 128  # positions that attention looks over at first
 PREFILL = 16_384  # tokens of prompts computed at once, filling included
-CACHED = {"cpu": 1 << 28, "cuda": 1 << 32}  # numbers in all rows' caches, where nobody says how many rows: 1 GiB, 8 in bf16
+CACHED, CACHED_ON_GPU = 1 << 28, 1 << 32  # numbers in all rows' caches, where nobody says how many rows: 1 GiB, 8 in bf16
 ROWS = 16, 256  # at least and at most, then
 
 
@@ -134,7 +134,7 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))  # those of a length are computed together
     todo = deque((number, sample) for number in order for sample in range(samples))
     capacity = max(map(len, prompts), default=0) + limit + look
-    rows = rows or _rows(model.cfg, capacity, device)
+    rows = _rows(model.cfg, capacity, device) if rows is None else rows
     batch = _Batch(model, prompts, max(1, min(rows, len(todo))), capacity, sampling, device)
     batch.vocab_size, batch.compiled = vocab_size or model.cfg.vocab_size, compiled
     done: list[list[Completion]] = [[Completion((), (), False)] * samples for _ in prompts]
@@ -275,8 +275,9 @@ class _Batch:
 
 def _rows(cfg: ModelConfig, capacity: int, device: torch.device) -> int:
     """By the sizes alone, not by the memory that happens to be free: so the same answers come anywhere."""
+    of_a_row = 2 * cfg.layers * cfg.kv_heads * cfg.head_size * _extent(capacity)
     least, most = ROWS
-    return max(least, min(most, CACHED[device.type] // (2 * cfg.layers * cfg.kv_heads * cfg.head_size * _extent(capacity))))
+    return max(least, min(most, (CACHED_ON_GPU if device.type == "cuda" else CACHED) // of_a_row))
 
 
 def _extent(positions: int) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
-from trainer.attention import FLEX_CHANNELS, Cache, Mask, Place, attend, document_mask, prefixes, starts
+from trainer.attention import Cache, Mask, Place, attend, document_mask, prefixes, starts
 from trainer.config import Kernel, ModelConfig
 from trainer.experts import MixtureOfExperts
 from trainer.loss import IGNORED, linear_cross_entropy, token_losses
@@ -158,8 +158,7 @@ class Decoder(nn.Module):
             documents_BT = torch.zeros_like(tokens_BT) if documents_BT is None else documents_BT
             prefix_BT = prefixes(documents_BT, is_target_BT)
         if cfg.document_mask and documents_BT is not None:
-            small = self.kernel == "auto" and cfg.head_size < FLEX_CHANNELS
-            mask = document_mask(documents_BT, "dense" if small else self.kernel, prefix_BT)
+            mask = document_mask(documents_BT, self.kernel, prefix_BT, cfg.head_size)
         positions = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
         if self.positions_in_document and documents_BT is not None:
             positions = positions - starts(documents_BT)

@@ -6,7 +6,7 @@ import torch
 
 from trainer import engine
 from trainer.config import Experts, LinearScaling, Llama3Scaling, ModelConfig
-from trainer.engine import Completion, Sampling, choose, generate, uniforms
+from trainer.engine import Completion, Sampling, _rows, choose, generate, uniforms
 from trainer.errors import UserError
 from trainer.model import Decoder, init_weights
 
@@ -174,3 +174,11 @@ def test_a_gpu_gives_the_same_answers_with_captured_graphs_and_without() -> None
     assert all(map(_same, greedy, generate(_model(), PROMPTS, 12, {3, 5}, GREEDY, CPU)))
     plain = generate(model, PROMPTS, 40, set(), RANDOM, device, samples=2)
     assert all(map(_same, plain, generate(model, PROMPTS, 40, set(), RANDOM, device, samples=2, compiled=True)))
+
+
+def test_how_many_answers_are_under_way_follows_from_sizes() -> None:
+    small = ModelConfig(vocab_size=64, width=64, layers=2, heads=4, kv_heads=2, feed_forward=128)
+    large = ModelConfig(vocab_size=64, width=4096, layers=32, heads=32, kv_heads=8, feed_forward=128)
+    assert _rows(small, 2000, CPU) == 256
+    assert _rows(large, 2000, torch.device("cuda")) == (1 << 32) // (2 * 32 * 8 * 128 * 2048) == 32
+    assert _rows(large, 2000, CPU) == 16

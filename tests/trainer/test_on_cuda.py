@@ -42,6 +42,12 @@ def test_attention_and_its_gradient(kernel: Kernel, share: float | None) -> None
         torch.testing.assert_close(found.float().cpu(), oracle, atol=3e-2, rtol=3e-2)
 
 
+def test_heads_too_small_for_flex_attention_have_a_dense_mask() -> None:
+    documents = torch.zeros(1, 256, dtype=torch.long, device="cuda")
+    assert isinstance(document_mask(documents, channels=8), torch.Tensor)
+    assert not isinstance(document_mask(documents, channels=16), torch.Tensor)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_experts_of_uneven_load(compiled: bool) -> None:
     layer = MixtureOfExperts(replace(CFG, experts=Experts(16, 2)))

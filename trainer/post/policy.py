@@ -42,11 +42,8 @@ class Online:
     graphs: bool = False  # decoding steps as captured graphs, on a GPU
 
     def __post_init__(self) -> None:
-        if (
-            min(self.samples, self.limit, self.passes, self.parts, self.rows or 1) < 1
-            or self.temperature <= 0
-            or self.clip <= 0
-        ):
+        counts = self.samples, self.limit, self.passes, self.parts, 1 if self.rows is None else self.rows
+        if min(counts) < 1 or self.temperature <= 0 or self.clip <= 0:
             raise ValueError("samples, limit, passes, parts and rows are at least 1, temperature and clip above 0")
 
 

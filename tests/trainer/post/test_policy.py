@@ -64,6 +64,6 @@ def test_the_weight_of_the_divergence_follows_it(kl: float, expected: float) -> 
 
 
 def test_impossible_settings_are_refused() -> None:
-    for values in ({"samples": 0}, {"temperature": 0.0}, {"clip": 0.0}, {"parts": 0}):
+    for values in ({"rows": 0}, {"samples": 0}, {"temperature": 0.0}, {"clip": 0.0}, {"parts": 0}):
         with pytest.raises(ValueError, match="at least 1"):
             Online(**values)  # type: ignore[arg-type]
