@@ -1,7 +1,7 @@
 """One contestant of `bench.trainer`, started by torchrun on every GPU; rank 0 prints one line of JSON.
 
 python -m torch.distributed.run --nproc-per-node N -m bench.trainer_run ours 1.7b --shards SHARDS --schedule FILE --out OUT
-python -m torch.distributed.run --nproc-per-node N -m bench.trainer_run transformers 1.7b [--documents 1024]
+python -m torch.distributed.run --nproc-per-node N -m bench.trainer_run transformers 1.7b --rows 2 [--documents 1024]
 python -m torch.distributed.run --nproc-per-node 1 -m bench.trainer_run loss 1.7b
 """
 
@@ -60,7 +60,7 @@ SHAPES = {  # what was fastest on one H200 of what fits; on two, what `trainer.p
     "8b": Shape(
         ModelConfig(128_256, 4096, 32, 32, 8, 14_336, document_mask=False),
         4096,
-        ((1, 4, 3, _parallel(4, recompute="full", loss_chunk=2048)), (2, 2, 4, _parallel(2))),
+        ((1, 5, 3, _parallel(5, recompute="full", loss_chunk=2048)), (2, 2, 4, _parallel(2))),
     ),
 }
 SHAPES["1.7b-fp8"] = replace(SHAPES["1.7b"], precision="fp8")
@@ -114,7 +114,7 @@ def ours(shape: Shape, shards: Path, schedule: Path, out: Path, rows: int, docum
     return found | {"wait": sum(waits[COLD:]) / taken, "matmul_tflops": peak / 1e12, "share": share}
 
 
-def transformers(shape: Shape, rows: int, documents: int) -> dict[str, Any]:
+def transformers(shape: Shape, rows: int, documents: int, attention: str) -> dict[str, Any]:
     """`LlamaForCausalLM` under Accelerate's FSDP2, each layer compiled, random tokens; `documents`: length of those masked."""
     from accelerate import FullyShardedDataParallelPlugin
     from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -129,7 +129,7 @@ def transformers(shape: Shape, rows: int, documents: int) -> dict[str, Any]:
     cfg = LlamaConfig(
         vocab_size=model.vocab_size, hidden_size=model.width, intermediate_size=model.feed_forward, use_cache=False,
         num_hidden_layers=model.layers, num_attention_heads=model.heads, num_key_value_heads=model.kv_heads,
-        max_position_embeddings=length, attn_implementation="flex_attention" if documents else "sdpa",
+        max_position_embeddings=length, attn_implementation=attention,
     )  # fmt: skip
     with torch.device(accelerator.device):
         made = LlamaForCausalLM(cfg)
@@ -199,6 +199,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rows", type=int, default=0, help="of a micro-batch")
     parser.add_argument("--documents", type=int, help="length of the documents that are masked, 0 for none")
+    parser.add_argument("--attention", default="sdpa", help="of transformers")
     args = parser.parse_args()
     shape = SHAPES[args.shape]
     if args.who == "ours":
@@ -206,7 +207,7 @@ def main() -> None:
     elif args.who == "loss":
         found = loss(shape)
     else:
-        found = transformers(shape, args.rows, args.documents or 0)
+        found = transformers(shape, args.rows, args.documents or 0, args.attention)
     if int(os.environ.get("RANK", "0")) == 0:
         print(json.dumps(found), flush=True)
     dist.destroy_process_group()

@@ -27,7 +27,7 @@ class Memory:
     weights: int  # fp32, this rank's shard
     moments: int
     gradients: int  # fp32, this rank's shard
-    waiting: int  # gradients that earlier micro-batches of a step leave: whole ones, if there are several ranks to sum over
+    waiting: int  # gradients that earlier micro-batches of a step leave: fp32, whole
     gathered: int  # weights as they are computed with: what is not sharded again, and two blocks
     activations: int
     loss: int  # logits of a chunk, and the gradients of the head and of the states before it
@@ -40,19 +40,22 @@ class Memory:
 
 
 def memory(cfg: TrainConfig, length: int, rows: int, micro_batches: int, world: int, compute: int = 2) -> Memory:
-    """What a step takes on one of `world` ranks: `micro_batches` of `rows` sequences of `length`, `compute` bytes a number."""
+    """What a step takes of the device of one of `world` ranks.
+
+    `micro_batches` of `rows` sequences of `length`, `compute` bytes a number. What is offloaded takes nothing of it.
+    """
     model, layout = cfg.model, cfg.parallel
     sharded = shard_numbers(model, world // layout.replicas)
     outer = 2 * model.vocab_size * model.width + model.width
     block = (model.parameters() - outer) // model.layers
     together = 2 if layout.reshard else model.layers
     head, tokens = model.vocab_size * model.width, length * rows
-    waiting = 0 if micro_batches == 1 else 4 * (model.parameters() if world > 1 else sharded)
+    here = not layout.offload
     return Memory(
-        weights=4 * sharded,
-        moments=moment_bytes(cfg.model, cfg.optimizer, world // layout.replicas),
-        gradients=4 * sharded,
-        waiting=waiting,
+        weights=here * 4 * sharded,
+        moments=here * moment_bytes(cfg.model, cfg.optimizer, world // layout.replicas),
+        gradients=here * 4 * sharded,
+        waiting=here * (micro_batches > 1) * 4 * model.parameters(),
         gathered=compute * (outer + together * block),
         activations=activations(model, layout, tokens, compute),
         loss=compute * min(layout.loss_chunk, length * rows) * model.vocab_size

@@ -142,7 +142,8 @@ def open_session(
     with _readable():
         _check_probes(cfg, data, known)
         # others than pre-training do more than the plan knows of
-        planned = make_plan(cfg, data, accelerator.num_processes, device, out) if task.load is load_batch else None
+        known_work = task.load is load_batch and task.batches is None
+        planned = make_plan(cfg, data, accelerator.num_processes, device, out) if known_work else None
     mesh = start_processes(accelerator.device, cfg.parallel.replicas)
     if accelerator.is_main_process:
         _prepare_folder(out, cfg, data, identity, words, first, task)

@@ -85,8 +85,8 @@ def train_step(
     total = torch.zeros(1 + len(run.task.metrics), device=run.device)
     normalizer = max(batch.valid_tokens, 1)  # 0 where all of a step was taken down
     for number, micro in enumerate(batch.micro_batches, start=1):
-        # alone there is nothing to send, and sums that wait would be another copy of the gradients
-        run.model.set_requires_gradient_sync(run.world == 1 or number == len(batch.micro_batches))
+        # sums wait on the device, whole, for those of the last: with weights offloaded there is no room for them
+        run.model.set_requires_gradient_sync(run.cfg.parallel.offload or number == len(batch.micro_batches))
         sums = run.task.objective(run.model, micro.to(run.device), normalizer)
         torch.autograd.backward(sums[0])
         total += sums.detach()

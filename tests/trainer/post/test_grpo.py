@@ -113,6 +113,7 @@ def test_what_does_not_end_is_worth_what_is_said(unended: float | None, expected
 
 def test_grpo_raises_the_reward(sums: tuple[Path, Path], tmp_path: Path) -> None:
     assert main(words("grpo", sums, tmp_path / "run", "epochs=15")) == 0
+    assert not (tmp_path / "run" / "plan.json").exists(), "what sampling takes is not planned"
     curve = rewards(tmp_path / "run")
     assert len(curve) == 30
     assert np.mean(curve[-6:]) > np.mean(curve[:6]) + 0.08
