@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer
 
-import trainer  # noqa: F401  (before torch works: it sets how threads wait)
+import trainer  # noqa: F401  (before torch: it sets how threads wait)
+
+import torch  # isort: skip
 from bench.common import RESULTS, About, machine, publish, row, shown
 from pipelines.shards import VERSION, Manifest, Shards, order_key, write_manifest, write_shard
 from pipelines.shards.template import Template, markers, render_messages

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 import trainer  # noqa: F401  (before torch: it sets how threads wait)
+
+import torch  # isort: skip
 from pipelines.schedule import Phase, ScheduleConfig, compile_schedule, write_schedule
 from pipelines.schedule.packing import layout
 from pipelines.shards import VERSION, Manifest, Shards, order_key, write_manifest, write_shard
@@ -43,6 +45,21 @@ def tiny():
         ),
     )
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_core() -> Iterator[None]:
+    """Models as small as these take twice as long on two cores; workers of pytest-xdist take one each."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    os.sched_setaffinity(0, {sorted(cores)[worker % len(cores)]})
+    torch.set_num_threads(1)
+    yield
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(threads)
 
 
 def write_data(out: Path, seed: int = 0, phases: tuple[Phase, ...] | None = None) -> Path:

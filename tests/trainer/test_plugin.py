@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.stateful import Stateful
 
 from trainer.dataset import BatchDataset, SampleDataset
 
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than there are cores
 PAGE = (Path(__file__).parents[2] / "docs" / "plugin.md").read_text()
 SECTIONS = {part.partition("\n")[0]: part for part in PAGE.split("\n## ")}
 PROGRAMS = {title: part.split("```")[1].removeprefix("python\n") for title, part in SECTIONS.items() if "```python" in part}

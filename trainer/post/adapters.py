@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from trainer.attention import BLOCK, Bounds, Mask, attend
@@ -73,6 +74,10 @@ class Int8Linear(nn.Linear):
         out: Tensor = _Int8Product.apply(x, self.weight, self.row_scale)  # type: ignore[no-untyped-call]
         return out
 
+    def wide(self) -> Tensor:
+        """The weight that it stands for, whole on this rank, fp32 (O, I)."""
+        return whole(self.weight).float() * whole(self.row_scale)
+
     @torch.no_grad()
     def fill(self, weight_OI: Tensor) -> None:
         """Round to the nearest step of each row's largest value over 127, a step that bf16 holds too."""
@@ -107,6 +112,11 @@ class LoraLinear(nn.Module):
         """(..., I) -> (..., O)."""
         out: Tensor = self.base_layer(x) + self.lora_B(self.lora_A(x)) * self.scale
         return out
+
+    def plain(self, updated: bool) -> Tensor:
+        """The weight of one layer that computes the same, or what the frozen one does; whole on this rank, (O, I)."""
+        frozen_OI = self.base_layer.wide() if isinstance(self.base_layer, Int8Linear) else whole(self.base_layer.weight)
+        return frozen_OI + whole(self.lora_B.weight) @ whole(self.lora_A.weight) * self.scale if updated else frozen_OI
 
 
 class PrefixAttention(Attention):
@@ -180,6 +190,23 @@ def inject(model: Decoder, adapter: Adapter) -> None:
                 model.model.embed_tokens = VirtualEmbedding(model.cfg, adapter)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_adapter(name))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of all ranks, on each. Called by every rank."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
+
+
+def plain_weights(model: Decoder, updated: bool = True) -> Iterator[tuple[str, Tensor]]:
+    """Whole weights by the names of a model without an adapter: with LoRA's update in them, or the base's.
+
+    Called by every rank. There are none for a prefix and for virtual tokens, which are left out.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLinear):
+            yield f"{name}.weight", module.plain(updated)
+        elif not (is_adapter(name) or name.endswith(".base_layer")):
+            yield from ((f"{name}.{key}", whole(p)) for key, p in module.named_parameters(recurse=False))
 
 
 @contextmanager

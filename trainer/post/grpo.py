@@ -13,7 +13,7 @@ from trainer.post.experience import Experience
 from trainer.post.policy import Online, clipped_loss, divergence, group_advantages
 from trainer.post.rollout import Judged, Reward, Rollouts, online_of
 from trainer.post.sft import start
-from trainer.post.start import Base, about
+from trainer.post.start import Base, about, with_adapter
 from trainer.task import Task
 
 METRICS = ("reward", "kl", "clipped")
@@ -26,13 +26,14 @@ def grpo(cfg: Post, base: Base, reward: Reward) -> Task:
     def credit(judged: Judged) -> dict[str, Tensor]:
         return {"advantages": judged.packed.spread(list(group_advantages(list(judged.rewards), online.samples)))}
 
-    rollouts = Rollouts(base, online, reward, credit)
+    rollouts = Rollouts(base, online, reward, credit, cfg.adapter is not None)
     return Task(
         objective=partial(objective, online),
         metrics=METRICS,
         validate=rollouts.validate,
+        change=partial(with_adapter, adapter=cfg.adapter),
         begin=lambda _, __, model, resumed: start(cfg, base, model, resumed),
-        about=about("grpo", base, None, online=online),
+        about=about("grpo", base, cfg.adapter, online=online),
         batches=rollouts,
     )
 

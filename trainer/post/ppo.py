@@ -23,7 +23,7 @@ from trainer.post.experience import Experience, summed
 from trainer.post.policy import Floats, Online, adapted, clipped_loss, divergence, estimate, value_loss
 from trainer.post.rollout import Judged, Reward, Rollouts, online_of
 from trainer.post.sft import start
-from trainer.post.start import Base, about
+from trainer.post.start import Base, about, with_adapter
 from trainer.task import Task
 
 HEAD = "value_head"
@@ -35,6 +35,7 @@ def ppo(cfg: Post, base: Base, reward: Reward) -> Task:
     online = online_of(cfg)
 
     def change(model: Decoder) -> None:
+        with_adapter(model, cfg.adapter)
         model.add_module(HEAD, nn.Linear(model.cfg.width, 1, bias=False, device="meta"))
 
     def begin(_: TrainConfig, data: Data, model: Decoder, resumed: bool) -> None:
@@ -42,14 +43,14 @@ def ppo(cfg: Post, base: Base, reward: Reward) -> Task:
         if not resumed:
             nn.init.zeros_(local(model.get_submodule(HEAD).get_parameter("weight").detach()))
 
-    rollouts = Rollouts(base, online, reward, partial(credit, online), HEAD)
+    rollouts = Rollouts(base, online, reward, partial(credit, online), cfg.adapter is not None, HEAD)
     return Task(
         objective=partial(objective, online),
         metrics=METRICS,
         validate=rollouts.validate,
         change=change,
         begin=begin,
-        about=about("ppo", base, None, online=online),
+        about=about("ppo", base, cfg.adapter, online=online),
         batches=rollouts,
     )
 

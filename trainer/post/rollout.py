@@ -20,7 +20,6 @@ import torch
 import torch.distributed as dist
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from pipelines.shards.roles import TARGET, Codes, sequence_starts
 from trainer.config import TrainConfig
@@ -31,6 +30,7 @@ from trainer.log import append, read, truncate_after
 from trainer.loss import IGNORED
 from trainer.model import Decoder
 from trainer.parallel import reshard
+from trainer.post.adapters import Lora, plain_weights
 from trainer.post.config import Post, sources_of
 from trainer.post.experience import Answer, Experience, Packed, Prompt, most, pack_answers, summed
 from trainer.post.policy import Floats, Online
@@ -45,9 +45,9 @@ HELD_OUT = 256  # prompts of a source that validation answers
 
 
 def online_of(cfg: Post) -> Online:
-    """How a run learns from its own answers. Raises UserError for one with an adapter, which the engine does not know."""
-    if cfg.adapter is not None:
-        raise UserError(f"{cfg.name} has an adapter, {cfg.adapter}; ppo and grpo train all weights: set adapter=None")
+    """How a run learns from its own answers. Raises UserError for an adapter that is no change of weights."""
+    if cfg.adapter is not None and not isinstance(cfg.adapter, Lora):
+        raise UserError(f"{cfg.name} has the adapter {cfg.adapter}; ppo and grpo sample from weights: take Lora or None")
     return cfg.online
 
 
@@ -114,19 +114,25 @@ Credit = Callable[[Judged], dict[str, Tensor]]  # advantages (R, T), and what el
 
 @dataclass
 class Rollouts:
-    """Makes the batches of a session, one a step; `credit` turns rewards into advantages. `critic`: the name of its head."""
+    """Makes the batches of a session, one a step; `credit` turns rewards into advantages.
+
+    `adapted`: the weights of the base are in the model, frozen, beside what is trained. `critic`: the name of its head.
+    """
 
     base: Base
     online: Online
     reward: Reward
     credit: Credit
+    adapted: bool
     critic: str | None = None
     kls: list[float] = field(default_factory=list)
 
     def __call__(self, run: Session) -> Iterator[Batch]:
         """Batches from the session's first step to its last. Called by every rank."""
         tokenizer = Tokenizer.from_file(str(run.out / "tokenizer.json"))
-        actor, reference = _copy(run.cfg, run.device), _copy(run.cfg, run.device, self.base)
+        actor, reference = _copy(run.cfg, run.device), _copy(run.cfg, run.device, None if self.adapted else self.base)
+        if self.adapted:
+            refresh(reference, run.model, updated=False)
         block, told = self.online.passes * self.online.parts, run.out / "rollouts.jsonl"
         if run.rank == 0:
             truncate_after(told, run.first_step - 1)
@@ -257,9 +263,9 @@ def _copy(cfg: TrainConfig, device: torch.device, base: Base | None = None) -> D
 
 
 @torch.no_grad()
-def refresh(actor: Decoder, model: Decoder) -> None:
-    """Copy the weights of a sharded model into a whole one, by name. Called by every rank."""
-    theirs = dict(model.named_parameters())
-    for name, parameter in actor.named_parameters():
-        other = theirs[name]
-        parameter.copy_(other.full_tensor() if isinstance(other, DTensor) else other)
+def refresh(actor: Decoder, model: Decoder, updated: bool = True) -> None:
+    """Copy a sharded model's weights into a whole one, `updated` by its LoRA or as that found them. Called by every rank."""
+    mine = dict(actor.named_parameters())
+    for name, weight in plain_weights(model, updated):
+        if name in mine:  # a critic's head is not
+            mine[name].copy_(weight)

@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pipelines.shards import Shards
 from pipelines.shards.template import Template
+from trainer.checkpoint import committed
 from trainer.engine import Completion
 from trainer.errors import UserError
+from trainer.generate import load_run
 from trainer.log import read
 from trainer.loss import IGNORED
 from trainer.post.__main__ import main
+from trainer.post.adapters import is_adapter
 from trainer.post.experience import Answer, Packed, Prompt, pack_answers
 from trainer.post.rollout import judge, prompt_of
 
@@ -155,11 +159,34 @@ def test_two_processes_compute_what_one_does(verb: str, sums: tuple[Path, Path],
             assert mine[name] == pytest.approx(other[name], rel=1e-3, abs=1e-3), name
 
 
-def test_an_adapter_is_refused(sums: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def adapted(recipe: Path, adapter: str) -> None:
+    """Give the recipe an adapter."""
+    text = RECIPE.replace("online=Online", f"adapter={adapter}, online=Online")
+    recipe.write_text(f"{text}\n\nfrom trainer.post.adapters import Lora, Prefix\n")
+
+
+@pytest.mark.parametrize(("verb", "adapter"), [("grpo", "Lora()"), ("ppo", "Lora(eight_bit=True)")])
+def test_lora_alone_is_trained_and_answers_are_sampled_with_it(
+    verb: str, adapter: str, sums: tuple[Path, Path], tmp_path: Path
+) -> None:
+    given = words(verb, sums, tmp_path / "run", "epochs=15", "learning_rate.peak=3e-3")
+    adapted(tmp_path / "recipe.py", adapter)
+    assert main(given) == 0
+    curve, lines = rewards(tmp_path / "run"), read(tmp_path / "run" / "rollouts.jsonl")
+    assert np.mean(curve[-6:]) > np.mean(curve[:6]) + 0.08
+    assert lines[0]["kl"] == pytest.approx(0.0, abs=1e-5), "the reference is the frozen base, rounded as it is"
+    assert lines[-1]["kl"] > 0.01
+    assert max(line["drift"] for line in lines) < 1e-4, "merged into the weights that answer, beside those that learn"
+    held = load_file(next(committed(tmp_path / "run" / "checkpoints")[-1].glob("*.safetensors")))
+    assert {is_adapter(name) or "value_head" in name for name in held if name.startswith("model/")} == {True}
+    assert main(["merge", str(tmp_path / "run"), "--base", str(sums[1]), "--out", str(tmp_path / "merged")]) == 0
+    load_run(tmp_path / "merged")
+
+
+def test_an_adapter_that_is_no_change_of_weights_is_refused(
+    sums: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = words("grpo", sums, tmp_path / "run")
-    recipe = tmp_path / "recipe.py"
-    recipe.write_text(
-        RECIPE.replace("online=Online", "adapter=Lora(), online=Online") + "\n\nfrom trainer.post.adapters import Lora\n"
-    )
+    adapted(tmp_path / "recipe.py", "Prefix(4)")
     assert main(given) == 1
-    assert "ppo and grpo train all weights: set adapter=None" in capsys.readouterr().err
+    assert "has the adapter Prefix(tokens=4); ppo and grpo sample from weights: take Lora or None" in capsys.readouterr().err
