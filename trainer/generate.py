@@ -48,6 +48,13 @@ def load_run(run: Path) -> tuple[Decoder, Tokenizer, int]:
     return model, Tokenizer.from_file(str(tokenizer)), int(values["data"]["eos_id"])
 
 
+def placed(model: Decoder) -> tuple[Decoder, torch.device]:
+    """A model that is to answer, on the device that there is: a GPU, in bf16, or the CPU."""
+    if not torch.cuda.is_available():
+        return model, torch.device("cpu")
+    return model.to("cuda", torch.bfloat16), torch.device("cuda")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m trainer.generate", description="Continue a text with a trained model.")
@@ -65,7 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         temperature = 0.0 if args.greedy else args.temperature
         sampling = Sampling(temperature, args.top_p, args.seed, args.top_k, args.repetition_penalty)
         model, tokenizer, stop = load_run(args.run)
-        text = continue_text(model, tokenizer, args.prompt, args.tokens, stop, sampling, torch.device("cpu"))
+        model, device = placed(model)
+        text = continue_text(model, tokenizer, args.prompt, args.tokens, stop, sampling, device)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

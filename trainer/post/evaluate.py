@@ -20,7 +20,7 @@ from pipelines.shards import ShardError
 from pipelines.shards.template import Markers, Template, markers, render_prompt
 from trainer.engine import Sampling, generate
 from trainer.errors import UserError
-from trainer.generate import load_run
+from trainer.generate import load_run, placed
 from trainer.post import report
 from trainer.post.experience import Answer, Prompt
 from trainer.post.policy import Online
@@ -157,13 +157,13 @@ def answer_prompts(
     """A run's answers, `samples` a prompt in a row, on the device that is there (bf16 on a GPU). Greedy at temperature 0."""
     model: Any
     model, tokenizer, _ = load_run(run)
-    device, produce = torch.device("cuda" if torch.cuda.is_available() else "cpu"), generate
+    produce, device = generate, torch.device("cpu")
     if vllm:
         from trainer.post import with_vllm
 
         model, produce = with_vllm.opened(run), with_vllm.generate
-    elif device.type == "cuda":
-        model = model.to(device, torch.bfloat16)
+    else:
+        model, device = placed(model)
     return answer_all(
         model, prompts, tokenizer, Sampling(temperature, 1.0, seed), Online(samples=samples, limit=limit), device, produce
     )
