@@ -186,7 +186,7 @@ def prove_rejection(place: Place, effort: Effort) -> list[Figure]:
     rewards = list(reward(answers))
     chosen = rejection.choose(answers, rewards, effort.samples)
     told = rejection.statistics(answers, rewards, effort.samples, chosen)
-    all_of, kept = told["mean_reward"], told["kept_reward"] if chosen else None
+    all_of, kept = told["mean_reward"], told.get("kept_reward")
     held = kept is not None and kept > all_of
     figures = [Figure("rejection: mean reward of all answers, and of those kept", all_of, kept, held, _kept(told))]
     if not chosen:

@@ -102,7 +102,7 @@ def plan(shards: Shards, cfg: Post, kinds: Sequence[Kind], context: int) -> Sche
     if longest > length:
         raise UserError(
             f"a document of {longest} tokens is longer than the context of {length}; --set sequence_length={longest} if the "
-            "base can do so, or write the shards with a smaller context"
+            f"base can do so, or write the shards with --set encode_chat.context={context}, which leaves out what is longer"
         )
     every = layout(shards, [_phase("all", dict.fromkeys(sources, 1.0), length)])
     unit = unit_of(_phase("all", {}, length))

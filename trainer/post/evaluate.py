@@ -179,9 +179,12 @@ def compare(
     out: Path,
     vllm: bool = False,
 ) -> dict[str, Any]:
-    """Greedy answers of one run or two: OUT/evaluate.json, OUT/report.html and a table. Raises UserError."""
+    """Greedy answers of a run, beside those of another one if given: OUT/evaluate.json, OUT/report.html and a table.
+
+    Raises UserError.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    runs = {"before": before or after, "after": after}
+    runs = {"before": before, "after": after} if before else {"after": after}
     answers, rewards, asked = dict[str, list[Answer]](), dict[str, list[float]](), list[str]()
     for name, run in runs.items():
         some, conversations = read_prompts(prompts, words_of(run), most)
@@ -189,13 +192,15 @@ def compare(
         answers[name] = answer_prompts(run, some, limit, vllm=vllm)
         rewards[name] = list(reward(answers[name])) if reward else []
     found: dict[str, Any] = {name: by_group(answers[name], rewards[name]) for name in runs}
-    if reward:
+    if reward and before:
         found["win_rate"] = win_rate(rewards["before"], rewards["after"])
     (out / "evaluate.json").write_text(json.dumps(found, indent=1) + "\n")
     figures = figures_of(found)
     title = f"{after.name} against {before.name}" if before else after.name
     lead = f"{len(asked)} prompts of {prompts.name}, answered greedily with at most {limit} tokens."
-    report.write(out / "report.html", title, lead, figures, (), report.samples_of(answers["before"], answers["after"], asked))
+    report.write(
+        out / "report.html", title, lead, figures, (), report.samples_of(answers.get("before", ()), answers["after"], asked)
+    )
     report.show(title, figures)
     return found
 
@@ -207,14 +212,15 @@ def figures_of(found: dict[str, Any]) -> list[report.Figure]:
     """Lines of a report from `by_group` before and after."""
     made = []
     for group, after in found["after"].items():
-        before = found["before"].get(group, {})
+        before = found.get("before", {}).get(group, {})
         for name, value in after.items():
             old = before.get(name)
-            better = None if old is None or name not in LOWER + HIGHER else (value <= old if name in LOWER else value >= old)
+            better = None if old in (None, value) or name not in LOWER + HIGHER else (value < old) == (name in LOWER)
             made.append(report.Figure(f"{group}: {name.replace('_', ' ')}", old, value, better))
     if "win_rate" in found:
         share, low, high = found["win_rate"]
-        made.append(report.Figure("win rate by the reward", 0.5, share, low > 0.5, f"95 % interval {low:.3f} to {high:.3f}"))
+        held = None if low <= 0.5 <= high else low > 0.5
+        made.append(report.Figure("win rate by the reward", 0.5, share, held, f"95 % interval {low:.3f} to {high:.3f}"))
     return made
 
 

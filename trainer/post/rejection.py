@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from trainer.errors import UserError
 from trainer.post.evaluate import answer_prompts, read_prompts, words_of
 from trainer.post.experience import Answer
 from trainer.post.pairs import likeness
+from trainer.post.policy import Floats
 from trainer.post.rollout import Reward
 
 Messages = list[dict[str, str]]
@@ -53,13 +55,23 @@ def choose(
 
 
 def statistics(answers: Sequence[Answer], rewards: Sequence[float], samples: int, chosen: Sequence[Chosen]) -> dict[str, float]:
-    """Mean reward of all answers, of those kept, and of the best of the first 1, 2, 4 ... to a prompt."""
+    """Mean reward of all answers, of those kept if there are any, and of the best of 1, 2, 4 ... to a prompt.
+
+    The best of n is the mean over all choices of n among a prompt's answers.
+    """
     table = np.asarray(rewards, np.float64).reshape(-1, samples)
-    best = {f"best_of_{n}": float(table[:, :n].max(1).mean()) for n in _powers(samples)} if len(table) else {}
+    best = {
+        f"best_of_{n}": float((np.sort(table) @ _chance_of_best(samples, n)).mean()) for n in _powers(samples) if len(table)
+    }
     ended = float(np.mean([a.completion.ended for a in answers])) if answers else 0.0
     figures = {"prompts": float(len(table)), "answers": float(table.size), "ended": ended, "kept": float(len(chosen))}
     figures["mean_reward"] = float(table.mean()) if table.size else 0.0
-    return figures | {"kept_reward": float(np.mean([c.reward for c in chosen])) if chosen else 0.0} | best
+    return figures | ({"kept_reward": float(np.mean([c.reward for c in chosen]))} if chosen else {}) | best
+
+
+def _chance_of_best(samples: int, number: int) -> Floats:
+    """How often each of so many answers, the worst first, is the best among `number` of them drawn without replacement."""
+    return np.array([comb(worse, number - 1) / comb(samples, number) for worse in range(samples)])
 
 
 def _powers(most: int) -> Iterator[int]:

@@ -48,19 +48,22 @@ class Curve:
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt as text with two answers, and what they are called."""
+    """A prompt as text with two answers, or one, and what they are called."""
 
     prompt: str
-    before: str
+    before: str | None
     after: str
     note: str = ""
 
 
 def samples_of(before: Sequence[Answer], after: Sequence[Answer], prompts: Sequence[str], most: int = 12) -> list[Sample]:
-    """The first answers to the same prompts side by side; where one did not end it is said."""
-    cut = [" [does not end]" if not a.completion.ended else "" for a in (*before, *after)]
-    pairs = zip(prompts, before, after, cut, cut[len(before) :], strict=False)
-    return [Sample(prompt, b.text + b_cut, a.text + a_cut, b.prompt.group) for prompt, b, a, b_cut, a_cut in list(pairs)[:most]]
+    """The first answers to the same prompts, side by side where there are two; where one did not end it is said."""
+
+    def said(answer: Answer) -> str:
+        return answer.text + ("" if answer.completion.ended else " [does not end]")
+
+    old: Sequence[str | None] = [said(b) for b in before[:most]] or [None] * most
+    return [Sample(p, b, said(a), a.prompt.group) for p, b, a in zip(prompts, old, after, strict=False)]
 
 
 def show(title: str, figures: Sequence[Figure], console: Console | None = None) -> None:
@@ -135,6 +138,7 @@ def _sample(sample: Sample) -> str:
     sides = "".join(
         f'<div><span class="soft">{name}</span><p class="said">{_text(text)}</p></div>'
         for name, text in (("before", sample.before), ("after", sample.after))
+        if text is not None
     )
     return f'<h3>{_text(sample.note)}</h3><p class="said">{_text(sample.prompt)}</p><div class="pair">{sides}</div>\n'
 

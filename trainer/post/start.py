@@ -27,11 +27,12 @@ from trainer.data import Data, MicroBatch, Row
 from trainer.model import Decoder
 from trainer.parallel import reshard
 from trainer.post import adapters
-from trainer.post.adapters import Adapter, Int8Linear
+from trainer.post.adapters import Adapter, Int8Linear, Lora
 from trainer.post.config import Kind, sources_of
 
 REWARD = "a reward model, whose head gives no words; give the model that it was made of"
 ADAPTER = "an adapter alone; merge it first: python -m trainer.post merge RUN --base BASE --out MERGED"
+PREFIX = "an adapter alone, which PEFT answers with: python -m trainer.post export RUN --base BASE --out FOLDER"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def about(kind: str, given: Base, adapter: Adapter | None, **more: Any) -> dict[
         values |= {"partial": REWARD}
     if adapter is not None:
         values |= {"adapter": {"type": type(adapter).__name__} | as_dict(adapter)}
-        values |= {"partial": ADAPTER}
+        values |= {"partial": ADAPTER if isinstance(adapter, Lora) else PREFIX}
     return values
 
 

@@ -128,14 +128,21 @@ def test_prompts_of_another_shape_are_told(tmp_path: Path) -> None:
         read_prompts(path, with_markers(tokenizer()))
 
 
+@pytest.mark.parametrize(
+    ("ended", "win_rate", "expected"),
+    [
+        (0.25, (0.4, 0.3, 0.49), [False, None, False]),
+        (0.5, (0.6, 0.45, 0.7), [None, None, None]),  # as before, and not told from even
+        (0.75, (0.6, 0.55, 0.7), [True, None, True]),
+    ],
+)
+def test_what_went_as_wished(ended: float, win_rate: tuple[float, float, float], expected: list[bool | None]) -> None:
+    found = {"before": {"all": {"ended": 0.5, "tokens": 3.0}}, "after": {"all": {"ended": ended, "tokens": 2.0}}}
+    assert [f.holds for f in figures_of(found | {"win_rate": win_rate})] == expected
+
+
 def test_the_page_escapes_what_models_say_and_needs_nothing_from_elsewhere() -> None:
-    found = {"before": {"all": {"ended": 0.5, "tokens": 3.0}}, "after": {"all": {"ended": 0.25, "tokens": 2.0}}}
-    figures = figures_of(found | {"win_rate": (0.6, 0.45, 0.7)})
-    assert [(f.name, f.holds) for f in figures] == [
-        ("all: ended", False),
-        ("all: tokens", None),
-        ("win rate by the reward", False),
-    ]
+    figures = figures_of({"after": {"all": {"ended": 0.5}}})
     evil = report.Sample("<script>alert(1)</script>", "a\x00b", "\u4f60\u597d</p>", "zh")
     page = report.page("Title", "Lead", figures, [report.Curve("reward", [0.0, 1.0, 0.5])], [evil])
     assert "<script" not in page
@@ -158,6 +165,10 @@ def test_a_run_is_evaluated_against_another(
     assert found["win_rate"][0] == 0.5
     assert "What is 3 + 1?" in (tmp_path / "out" / "report.html").read_text()
     assert "exact match" in capsys.readouterr().out
+    alone = [str(sums[1]), "--prompts", str(prompts), "--limit", "4", "--out", str(tmp_path / "alone")]
+    assert main(["evaluate", *alone]) == 0
+    assert list(json.loads((tmp_path / "alone" / "evaluate.json").read_text())) == ["after"]
+    assert ">before</span>" not in (tmp_path / "alone" / "report.html").read_text()
 
 
 def test_without_vllm_it_is_said(sums: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

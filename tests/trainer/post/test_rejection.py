@@ -39,7 +39,7 @@ def test_each_prompt_gets_its_own_and_the_statistics_tell_what_it_brought(tmp_pa
     chosen = choose(answers, rewards, 2)
     assert [(c.prompt, c.reward) for c in chosen] == [(0, 1.0), (1, 4.0)]
     told = statistics(answers, rewards, 2, chosen)
-    assert (told["mean_reward"], told["kept_reward"], told["best_of_1"], told["best_of_2"]) == (1.75, 2.5, 2.0, 2.5)
+    assert (told["mean_reward"], told["kept_reward"], told["best_of_1"], told["best_of_2"]) == (1.75, 2.5, 1.75, 2.5)
     write(tmp_path / "best.jsonl", chosen, [[{"role": "user", "content": "first"}], [{"role": "user", "content": "second"}]])
     rows = [json.loads(line) for line in (tmp_path / "best.jsonl").read_text().splitlines()]
     assert rows[1]["messages"] == [{"role": "user", "content": "second"}, {"role": "assistant", "content": str(B)}]
