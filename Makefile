@@ -29,7 +29,7 @@ demo: $(VENV)/.ready ## from a crawl to a trained model: tables, shards, a small
 
 test: $(VENV)/.ready ## check, then the whole test suite
 	@$(MAKE) --no-print-directory check
-	$(PY) -m pytest -q -n 2 --dist loadfile
+	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.ready ## what needs no JVM, no browser and no subprocess
 	$(PY) -m pytest -q -m "not spark and not browser and not slow"

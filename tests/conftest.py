@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,15 @@ from pipelines.spark import FILES, flow, read_flow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MakeRun = Callable[..., RunDir]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that run whole commands first, then those with a JVM: what is short fills the gaps at the end."""
+    weight = Counter[Path]()
+    for item in items:
+        of_item = 2 * bool(item.get_closest_marker("slow")) + bool(item.get_closest_marker("spark"))
+        weight[item.path] = max(weight[item.path], of_item)
+    items.sort(key=lambda item: -weight[item.path])
 
 
 @pytest.fixture(scope="session")
