@@ -127,6 +127,7 @@ def _asks(verbs: Any) -> None:
         ask.add_argument("--out", type=Path, required=True, help="a folder" if verb == "evaluate" else "a file of JSON lines")
         ask.add_argument("--limit", type=int, default=256, help="tokens of an answer (256)")
         ask.add_argument("--most", type=int, help="prompts, the first ones")
+        ask.add_argument("--base", type=Path, help="of a RUN that is an adapter: the run it was trained on")
         ask.add_argument("--vllm", action="store_true", help="generate with vLLM, which must be installed")
         if verb == "evaluate":
             ask.add_argument("--before", type=Path, metavar="RUN", help="what it is compared with")
@@ -158,11 +159,13 @@ def _move(args: argparse.Namespace) -> None:
 
 def _ask(args: argparse.Namespace) -> None:
     judge = find(args.reward) if args.reward else None
+    base = open_base(args.base, args.run) if args.base else None
     try:
         if args.verb == "evaluate":
-            compare(args.before, args.run, args.prompts, judge, args.limit, args.most, args.out, args.vllm)
+            compare(args.before, args.run, args.prompts, judge, args.limit, args.most, args.out, args.vllm, base)
         elif judge is not None:
-            told = reject(args.run, args.prompts, judge, args.out, args.samples, args.keep, args.limit, args.most, args.seed)
+            how = args.samples, args.keep, args.limit, args.most, args.seed, args.vllm, base
+            told = reject(args.run, args.prompts, judge, args.out, *how)
             say(f"{args.out}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in told.items()))
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}; give a file that can be read, and another --out") from error

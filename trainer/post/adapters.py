@@ -209,6 +209,12 @@ def plain_weights(model: Decoder, updated: bool = True) -> Iterator[tuple[str, T
             yield from ((f"{name}.{key}", whole(p)) for key, p in module.named_parameters(recurse=False))
 
 
+def virtual_tokens(model: Decoder) -> tuple[int, ...]:
+    """The ids before every document: those of trained embeddings, where a model has some."""
+    embedding = model.model.embed_tokens
+    return tuple(range(-1, -1 - len(embedding.virtual), -1)) if isinstance(embedding, VirtualEmbedding) else ()
+
+
 @contextmanager
 def base_alone(model: Decoder) -> Iterator[None]:
     """Inside, a model that has learnt nothing yet is its base: LoRA adds nothing, virtual tokens are not asked for, and

@@ -9,6 +9,7 @@ import gzip
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +22,15 @@ from pipelines.shards.template import Markers, Template, markers, render_prompt
 from trainer.engine import Sampling, generate
 from trainer.errors import UserError
 from trainer.generate import load_run, placed
+from trainer.model import Decoder
 from trainer.post import report
+from trainer.post.adapters import virtual_tokens
 from trainer.post.experience import Answer, Prompt
+from trainer.post.peft import load_adapted
 from trainer.post.policy import Online
 from trainer.post.rewards import exact_match, final_number
 from trainer.post.rollout import Reward, answer_all
+from trainer.post.start import Base
 
 
 class Words(NamedTuple):
@@ -153,20 +158,31 @@ def answer_prompts(
     samples: int = 1,
     seed: int = 0,
     vllm: bool = False,
+    base: Base | None = None,
 ) -> list[Answer]:
-    """A run's answers, `samples` a prompt in a row, on the device that is there (bf16 on a GPU). Greedy at temperature 0."""
-    model: Any
-    model, tokenizer, _ = load_run(run)
-    produce, device = generate, torch.device("cpu")
+    """A run's answers, `samples` a prompt in a row, on the device that is there (bf16 on a GPU). Greedy at temperature 0.
+
+    `base`: what the run is an adapter of. Raises UserError.
+    """
     if vllm:
         from trainer.post import with_vllm
 
-        model, produce = with_vllm.opened(run), with_vllm.generate
+        if base is not None:
+            raise UserError(f"vLLM takes whole weights, and {run} is an adapter; merge it, or leave --vllm out")
+        model, tokenizer = with_vllm.opened(run), words_of(run).tokenizer
+        produce, device = with_vllm.generate, torch.device("cpu")
     else:
-        model, device = placed(model)
+        whole, tokenizer = load_run(run)[:2] if base is None else (load_adapted(run, base), words_of(run).tokenizer)
+        model, device = placed(whole)
+        produce = partial(_after, virtual_tokens(model))
     return answer_all(
         model, prompts, tokenizer, Sampling(temperature, 1.0, seed), Online(samples=samples, limit=limit), device, produce
     )
+
+
+def _after(first: tuple[int, ...], model: Decoder, prompts: Sequence[Sequence[int]], *more: Any, **named: Any) -> Any:
+    """As trainer.engine.generate, with the same tokens before every prompt."""
+    return generate(model, [(*first, *prompt) for prompt in prompts], *more, **named)
 
 
 def compare(
@@ -178,10 +194,11 @@ def compare(
     most: int | None,
     out: Path,
     vllm: bool = False,
+    base: Base | None = None,
 ) -> dict[str, Any]:
     """Greedy answers of a run, beside those of another one if given: OUT/evaluate.json, OUT/report.html and a table.
 
-    Raises UserError.
+    `base`: what the run `after` is an adapter of. Raises UserError.
     """
     out.mkdir(parents=True, exist_ok=True)
     runs = {"before": before, "after": after} if before else {"after": after}
@@ -189,7 +206,7 @@ def compare(
     for name, run in runs.items():
         some, conversations = read_prompts(prompts, words_of(run), most)
         asked = ["\n\n".join(str(message["content"]) for message in messages) for messages in conversations]
-        answers[name] = answer_prompts(run, some, limit, vllm=vllm)
+        answers[name] = answer_prompts(run, some, limit, vllm=vllm, base=base if name == "after" else None)
         rewards[name] = list(reward(answers[name])) if reward else []
     found: dict[str, Any] = {name: by_group(answers[name], rewards[name]) for name in runs}
     if reward and before:

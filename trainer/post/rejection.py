@@ -22,6 +22,7 @@ from trainer.post.experience import Answer
 from trainer.post.pairs import likeness
 from trainer.post.policy import Floats
 from trainer.post.rollout import Reward
+from trainer.post.start import Base
 
 Messages = list[dict[str, str]]
 
@@ -110,10 +111,11 @@ def reject(
     most: int | None,
     seed: int,
     vllm: bool = False,
+    base: Base | None = None,
 ) -> dict[str, float]:
     """Answers of a run at temperature 1, judged; the best as conversations in OUT. Returns `statistics`. Raises UserError."""
     asked, conversations = read_prompts(prompts, words_of(run), most)
-    answers = answer_prompts(run, asked, limit, 1.0, samples, seed, vllm)
+    answers = answer_prompts(run, asked, limit, 1.0, samples, seed, vllm, base)
     rewards = list(reward(answers))
     chosen = choose(answers, rewards, samples, keep)
     write(out, chosen, conversations)

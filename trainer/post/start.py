@@ -32,7 +32,7 @@ from trainer.post.config import Kind, sources_of
 
 REWARD = "a reward model, whose head gives no words; give the model that it was made of"
 ADAPTER = "an adapter alone; merge it first: python -m trainer.post merge RUN --base BASE --out MERGED"
-PREFIX = "an adapter alone, which PEFT answers with: python -m trainer.post export RUN --base BASE --out FOLDER"
+PREFIX = "an adapter alone; `trainer.post evaluate` and `reject` take its --base, PEFT what `trainer.post export` writes"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from trainer.model import Decoder
 from trainer.post import adapters, peft
 from trainer.post.__main__ import main
 from trainer.post.adapters import Adapter, Int8Linear, Lora, Prefix, VirtualTokens
+from trainer.post.evaluate import answer_prompts, read_prompts, words_of
 from trainer.post.reward import load_reward, scorer
 from trainer.post.start import Base, about, open_base, write_run
 
@@ -35,13 +36,13 @@ def name(adapter: Any) -> str:
 def trained(adapter: Adapter, base: Base, out: Path) -> Path:
     """An adapter run of random weights."""
     with torch.device("meta"):
-        model = Decoder(MODEL)
+        model = Decoder(base.model)
     adapters.inject(model, adapter)
     generator = torch.Generator().manual_seed(1)
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
     tensors = {n: torch.randn(p.shape, generator=generator) * 0.3 for n, p in named.items()}
     values = json.loads((base.run / "config.json").read_text())
-    write_run(out, values | {"task": about("sft", base, adapter)}, tensors, None)
+    write_run(out, values | {"task": about("sft", base, adapter)}, tensors, base.tokenizer)
     return out
 
 
@@ -205,6 +206,28 @@ def test_peft_computes_the_same_logits_and_what_it_saves_comes_back(
     torch.testing.assert_close(logits(back, tokens)[:, -9:], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=name)
+def test_it_answers_beside_its_base(adapter: Adapter, sums: tuple[Path, Path], tmp_path: Path) -> None:
+    start = open_base(sums[1], tmp_path)
+    run = trained(adapter, start, tmp_path / "run")
+    (tmp_path / "asked.jsonl").write_text(
+        "".join(f'{{"question": "What is {a} + 1?", "answer": "{a + 1}"}}\n' for a in range(5))
+    )
+    prompts, _ = read_prompts(tmp_path / "asked.jsonl", words_of(run))
+    answers = answer_prompts(run, prompts, 4, base=start)
+    assert [answer.prompt for answer in answers] == prompts
+    model = peft.load_adapted(run, start)
+    for answer in answers:
+        said = answer.completion.tokens
+        ids = [*adapters.virtual_tokens(model), *answer.prompt.tokens, *said]
+        log_p = logits(model, torch.tensor([ids]))[0, -1 - len(said) : -1].log_softmax(-1)
+        assert log_p.argmax(-1).tolist() == list(said)
+        assert log_p.amax(-1).tolist() == pytest.approx(answer.completion.logprobs, abs=1e-4)
+    words = [str(run), "--base", str(start.run), "--prompts", str(tmp_path / "asked.jsonl"), "--limit", "4"]
+    assert main(["evaluate", *words, "--before", str(start.run), "--out", str(tmp_path / "compared")]) == 0
+    assert main(["reject", *words, "--reward", "number", "--samples", "2", "--out", str(tmp_path / "best.jsonl")]) == 0
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS[:2], ids=name)
 def test_merged_it_is_a_run_as_any_other(adapter: Adapter, start: Base, tmp_path: Path) -> None:
     run = trained(adapter, start, tmp_path / "run")
@@ -214,7 +237,9 @@ def test_merged_it_is_a_run_as_any_other(adapter: Adapter, start: Base, tmp_path
     assert error < (0.05 if adapter.eight_bit else 1e-5)  # type: ignore[union-attr]
 
 
-def test_what_cannot_be_is_said_in_one_line(start: Base, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_is_said_in_one_line(
+    start: Base, sums: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def error(*words: object) -> str:
         assert main([str(word) for word in words]) == 1
         (line,) = capsys.readouterr().err.splitlines()
@@ -226,6 +251,11 @@ def test_what_cannot_be_is_said_in_one_line(start: Base, tmp_path: Path, capsys:
     assert "cannot be merged" in error("merge", prefix, *base, *out)
     assert "holds no trained adapter" in error("merge", start.run, *base, *out)
     assert "is an adapter alone" in error("merge", lora, "--base", lora, *out)
+    (tmp_path / "asked.jsonl").write_text('{"question": "a", "answer": "b"}\n')
+    shutil.copyfile(sums[1] / "tokenizer.json", prefix / "tokenizer.json")
+    asked = "evaluate", prefix, "--prompts", tmp_path / "asked.jsonl"
+    assert "is an adapter alone; `trainer.post evaluate` and `reject` take its --base" in error(*asked, *out)
+    assert "vLLM takes whole weights, and" in error(*asked, *base, "--vllm", *out)
     with pytest.raises(UserError, match="is an adapter alone"):
         export_run(lora, tmp_path / "hf")
     peft.export(lora, start, tmp_path / "peft")
