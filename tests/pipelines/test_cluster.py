@@ -122,6 +122,14 @@ def below(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
+def command_of(process: psutil.Process) -> str:
+    """What it was started with; nothing where it has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def kill(process: psutil.Process) -> None:
     try:
         process.send_signal(signal.SIGKILL)
@@ -254,7 +262,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
         wait_for("the middle of near_duplicates", half_done, 280)
         victim = cluster.workers[0]
         doomed = cluster.executors(victim)
-        assert any("CoarseGrainedExecutorBackend" in " ".join(p.cmdline()) for p in doomed)
+        assert any("CoarseGrainedExecutorBackend" in command_of(p) for p in doomed)
         for process in [victim, *doomed]:
             kill(process)
         assert not list(out.glob("[0-9][0-9]-near_duplicates-*"))
