@@ -44,9 +44,12 @@ class Row:
 
 
 def row(name: str, unit: str, ours: float, peer: float | None, peer_name: str | None, better: Better = "higher") -> Row:
-    """A row with its ratio: ours over the peer where higher is better, the peer over ours where lower is."""
+    """A row with its ratio: ours over the peer where higher is better, the peer over ours where lower is.
+
+    Below zero a ratio says nothing, so there is none.
+    """
     above, below = (ours, peer) if better == "higher" else (peer, ours)
-    ratio = None if above is None or below is None or below == 0 else above / below
+    ratio = None if above is None or below is None or below <= 0 or above < 0 else above / below
     return Row(name, unit, ours, peer, peer_name, ratio)
 
 

@@ -51,7 +51,8 @@ ABOUT = About(
     title="Post-training: what it changes",
     compared=(
         "A small model of ours before each stage (under 'peer') and after it (under 'ours'); prompts are held out but for "
-        "rollouts. A ratio above 1 means that it went the way it should. The figures are of this model and these data alone."
+        "rollouts. A ratio above 1 means that it went the way it should; rewards below zero have none, and should "
+        "rise; a length has no way to go. The figures are of this model and these data alone."
     ),
     peers=("torch", "tokenizers"),
 )
@@ -201,7 +202,8 @@ def prove_rejection(place: Place, effort: Effort) -> list[Figure]:
     before, after = (float(np.mean(some)) for some in scores)
     gains = np.subtract(*reversed(scores))
     spread = 1.96 * float(np.std(gains, ddof=1)) / len(gains) ** 0.5
-    note = f"{len(held_out)} held-out prompts, one answer each at temperature 1; the gain within {spread:.3f}, 95 of 100 times"
+    interval_of_gain = f"{after - before - spread:.3f} to {after - before + spread:.3f}"
+    note = f"{len(held_out)} held-out prompts, one answer each at temperature 1; 95 % interval of the gain {interval_of_gain}"
     return [*figures, Figure("rejection: mean reward after fine-tuning on them", before, after, after > before, note)]
 
 
